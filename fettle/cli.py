@@ -1,0 +1,68 @@
+"""The command line: `fettle VERB`. Each verb is one module of `fettle.commands`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from fettle import logs
+from fettle.errors import FettleError
+from fettle.settings import Settings
+
+VERBS = (
+    "demo",
+    "up",
+    "migrate",
+    "collect",
+    "detect",
+    "work",
+    "serve",
+    "simulate",
+    "replay",
+    "backtest",
+    "explain",
+    "import",
+    "provision",
+    "check",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="fettle",
+        description="Predictive maintenance: sensor readings in, the right engineer at the right machine before it breaks.",
+        epilog="Settings come from FETTLE_… environment variables or a file .env; see docs/reference/settings.md.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        importlib.import_module(f"fettle.commands.{verb}_" if verb == "import" else f"fettle.commands.{verb}").add(
+            verbs
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code: 0 done, 1 failed with a message, 2 wrong usage or settings."""
+    args = build_parser().parse_args(argv)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "FETTLE_" + "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"fettle: {name}: {problem['msg']} (docs/reference/settings.md)", file=sys.stderr)
+        return 2
+    logs.configure(level=settings.log_level, form=settings.log_format)
+    try:
+        return int(args.run(args, settings))
+    except FettleError as error:
+        print(f"fettle: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""SQL files: numbered migrations, applied once, and report views, rebuilt every time."""
