@@ -1,0 +1,107 @@
+"""From a planned day to samples: the values of one block of instants, with the noise of sensor and process."""
+
+import numpy as np
+import numpy.typing as npt
+
+from simulators.faults import Condition
+from simulators.machine import Machine, generator
+from simulators.physics import SAMPLE_STREAM, DayPlan, Grid, quantise
+from simulators.signals import extra_signals
+
+Floats = npt.NDArray[np.float64]
+
+
+def block_signals(
+    machine: Machine,
+    seed: int,
+    plan: DayPlan,
+    grid: Grid,
+    block: int,
+    wanted: frozenset[str],
+    noise: dict[str, Floats],
+) -> dict[str, Floats]:
+    """Return the wanted signals of a block of samples that lies within one day.
+
+    Args:
+        noise: factor of the scatter by signal, for noisy or deadened sensors; absent is 1.
+    """
+    kind = machine.kind
+    n = grid.t_us.size
+    rng = generator(seed, machine.key, SAMPLE_STREAM, block)
+    z = rng.standard_normal((4, n))
+    spans = plan.spans
+    bounds = np.append(np.searchsorted(grid.offset_us, spans.start_s * 1_000_000, side="left"), n)
+    on = np.repeat(plan.on, np.diff(bounds))
+    faulty = plan.state
+    load = np.repeat(plan.level, np.diff(bounds)) * (1 + grid.at(plan.wander))
+    jitter = kind.load_jitter if faulty is None else kind.load_jitter + grid.at(faulty.load_noise)
+    load = np.maximum(load * (1 + jitter * z[0]), 0.0)
+    i0 = kind.no_load_share
+    share = np.sqrt(i0 * i0 + (1 - i0 * i0) * load * load)
+    if faulty is not None:
+        share = share * (1 + grid.at(faulty.current))
+    ratio = _speed_ratio(kind.inverter > 0.5, kind.slip, load)
+    if plan.speed is not None:
+        ratio = ratio * grid.at(plan.speed)
+    out: dict[str, Floats] = {}
+
+    def scatter(signal: str, row: Floats) -> Floats:
+        return row * noise[signal] if signal in noise else row
+
+    if "temperature" in wanted:
+        value = grid.at(plan.temperature_c) + kind.temperature_noise_k * scatter("temperature", z[1])
+        out["temperature"] = quantise(value, kind.temperature_step_c)
+    if "vibration" in wanted:
+        value = machine.vibration_mm_s * (1 - kind.vibration_load_share + kind.vibration_load_share * load)
+        if plan.speed is not None:
+            value = value * grid.at(plan.speed) ** 1.5
+        if faulty is not None:
+            value = value * grid.at(velocity_factor(machine, faulty))
+        value = value * np.exp(kind.vibration_noise * scatter("vibration", z[2]) + grid.at(plan.slow_vibration))
+        floor = kind.vibration_floor_mm_s
+        value = np.where(on, value + floor, floor * (1 + 0.15 * scatter("vibration", z[2])))
+        out["vibration"] = quantise(np.maximum(value, 0.0), kind.vibration_step_mm_s)
+    if "current" in wanted:
+        value = kind.current_a * share * (1 + kind.current_noise * scatter("current", z[3]))
+        if faulty is not None and (faulty.unbalance.any() or faulty.phase_loss.any()):
+            # the transformer sits on phase L1; a lost L3 and an unbalance both load it more
+            value = value * (1 + grid.at(faulty.unbalance))
+        value = np.where(on, value, kind.standby_a * (1 + 0.05 * scatter("current", z[3])))
+        if kind.inverter <= 0.5:
+            _add_inrush(value, machine, plan, grid)
+        out["current"] = quantise(np.maximum(value, 0.0), kind.current_step_a)
+    extra = wanted - out.keys()
+    if extra:
+        out |= extra_signals(machine, seed, plan, grid, block, extra, on=on, load=load, share=share, ratio=ratio, noise=noise)
+    return out
+
+
+def _speed_ratio(inverter: bool, slip: float, load: Floats) -> Floats:
+    return np.minimum(0.6 + 0.4 * load, 1.0) if inverter else 1 + slip * (1 - load)
+
+
+def velocity_factor(machine: Machine, faulty: Condition) -> Floats:
+    """Return by what the velocity RMS grows: the root of the summed squares of its components."""
+    kind = machine.kind
+    rest = max(1 - kind.imbalance_share - kind.misalignment_share - kind.mesh_share, 0.0)
+    squares = (
+        kind.imbalance_share * (1 + faulty.imbalance) ** 2
+        + kind.misalignment_share * (1 + faulty.misalignment) ** 2
+        + kind.mesh_share
+        + rest * (1 + faulty.broadband) ** 2
+        + faulty.looseness**2
+        + faulty.bearing**2
+    )
+    return np.sqrt(squares)
+
+
+def _add_inrush(value: Floats, machine: Machine, plan: DayPlan, grid: Grid) -> None:
+    kind = machine.kind
+    if kind.inrush_s <= 0:
+        return
+    starts = np.flatnonzero(plan.on[1:] & ~plan.on[:-1]) + 1
+    for start_s in plan.spans.start_s[starts].tolist():
+        a, b = np.searchsorted(grid.offset_us, (start_s * 1_000_000, int((start_s + 8 * kind.inrush_s) * 1_000_000)))
+        if b > a:
+            since_s = grid.offset_us[a:b] / 1e6 - start_s
+            value[a:b] += kind.current_a * (kind.inrush - 1) * np.exp(-since_s / kind.inrush_s)
