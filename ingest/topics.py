@@ -360,7 +360,8 @@ class _RuleReader:
         except BadTemplate as error:
             raise self._wrong(key, str(error), "text with {field}, {field[0]}, {field[-1]}, {field[1:3]}") from None
         fields_known = captures if key == "tenant" else known
-        unknown = sorted(template.fields - fields_known)
+        families = tuple(name[:-1] for name in fields_known if name.endswith("*"))
+        unknown = sorted(name for name in template.fields - fields_known if not name.startswith(families or "*"))
         if unknown:
             raise self._wrong(key, f"unknown field {{{unknown[0]}}}", self._known(fields_known))
         return template

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -77,15 +77,12 @@ class WaveformBurst(NamedTuple):
 
 
 class Liveness(NamedTuple):
-    """A device said, or its last will says, that it is there or gone.
-
-    An empty machine means every machine of the site; `stale` asks for the readings of the path to be marked stale.
-    """
+    """A device said, or its last will says, that it is there or gone."""
 
     path: tuple[str, str]  # site, machine
-    online: bool
-    ts_us: int | None
-    stale: bool = False
+    is_online: bool
+    ts_us: int | None  # None: the receive time
+    detail: str = ""
 
 
 class Rejection(NamedTuple):
@@ -146,7 +143,7 @@ class CodecOptions:
 class Context:
     """What the topic said: tenant, captures, how names are built, options. One per topic; it caches the names it built."""
 
-    __slots__ = ("_paths", "captures", "naming", "options", "tenant")
+    __slots__ = ("_paths", "captures", "memo", "naming", "options", "tenant")
 
     def __init__(self, *, tenant: str, captures: Mapping[str, str], naming: Naming, options: CodecOptions) -> None:
         self.tenant = tenant
@@ -154,6 +151,7 @@ class Context:
         self.naming = naming
         self.options = options
         self._paths: dict[Hashable, Path] = {}
+        self.memo: dict[Hashable, Any] = {}
 
     def path(self, key: str = "", /, **fields: str) -> Path:
         """Build the names of a reading from the topic and, where the payload names it, `key` and further fields.
@@ -167,12 +165,25 @@ class Context:
             return found
         if len(key) > self.options.limits.max_key:
             raise BadPayload(Reason.BAD_NAME, f"key of {len(key)} characters; at most {self.options.limits.max_key}")
-        values = {**self.captures, **fields, "key": key}
-        site, machine, sensor = self.naming.render(values)
-        built = (check_name("site", site), check_name("machine", machine), check_name("sensor", sensor or "value"))
+        built = self.build_path({**fields, "key": key})
         if len(self._paths) < _PATHS_KEPT:
             self._paths[at] = built
         return built
+
+    def build_path(self, fields: Mapping[str, str]) -> Path:
+        """Build the names of a reading from the topic and fields of the payload, without keeping them.
+
+        Raises:
+            BadPayload: as `path`.
+        """
+        site, machine, sensor = self.naming.render({**fields, **self.captures})
+        return check_name("site", site), check_name("machine", machine), check_name("sensor", sensor or "value")
+
+    def remember(self, key: Hashable, value: object) -> None:
+        """Keep something a codec worked out for this topic in `memo`; bounded, so never rely on finding it again."""
+        if len(self.memo) >= _PATHS_KEPT:
+            self.memo.clear()
+        self.memo[key] = value
 
     def unit(self, key: str, sent: str | None) -> str | None:
         """Return the unit the sender gave, else the rule's unit for the key or for its last part."""
