@@ -6,8 +6,9 @@ CREATE TABLE collector (
     id int GENERATED ALWAYS AS IDENTITY,
     name text NOT NULL,                   -- MQTT client id, or the name of an importer
     has_session boolean NOT NULL DEFAULT false,  -- subscribed before: its session should be present at the broker
-    lease_token uuid,
-    lease_until timestamptz,
+    sessions_lost int NOT NULL DEFAULT 0,        -- times that the broker had forgotten it
+    lease_token uuid,                     -- who writes: checked by every batch, so that a writer thought dead cannot go on
+    leased_at timestamptz,                -- liveness itself is an advisory lock of the writer's connection
     last_number bigint NOT NULL DEFAULT 0,
     CONSTRAINT collector_pkey PRIMARY KEY (id),
     CONSTRAINT collector_name_key UNIQUE (name)

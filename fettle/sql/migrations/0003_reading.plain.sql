@@ -1,5 +1,5 @@
--- Readings on plain PostgreSQL: native range partitions by week made ahead, BRIN on time, rollups kept by our own job
--- from a queue of dirty buckets.
+-- Readings on plain PostgreSQL: native range partitions by week, made ahead and on demand, BRIN on time, and rollups
+-- that our own job recomputes from the readings wherever the ledger of batches says that something arrived.
 
 CREATE TABLE reading (
     sensor_id int NOT NULL,
@@ -27,9 +27,12 @@ BEGIN
         IF to_regclass(partition_name) IS NULL THEN
             PERFORM pg_advisory_xact_lock(hashtext('fettle.reading_partitions'));
             IF to_regclass(partition_name) IS NULL THEN
-                EXECUTE format('CREATE TABLE %I PARTITION OF reading FOR VALUES FROM (%L) TO (%L)',
-                               partition_name, starts_at, starts_at + interval '7 days');
+                -- attached, not made as a partition: that would lock out every reader and writer of the parent
+                EXECUTE format('CREATE TABLE %I (LIKE reading INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)',
+                               partition_name);
                 EXECUTE format('CREATE INDEX %I ON %I USING brin (ts)', partition_name || '_ts_idx', partition_name);
+                EXECUTE format('ALTER TABLE reading ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                               partition_name, starts_at, starts_at + interval '7 days');
                 made := made + 1;
             END IF;
         END IF;
@@ -54,14 +57,16 @@ ALTER TABLE reading_1h ADD CONSTRAINT reading_1h_pkey PRIMARY KEY (sensor_id, bu
 CREATE TABLE reading_1d (LIKE reading_1m);
 ALTER TABLE reading_1d ADD CONSTRAINT reading_1d_pkey PRIMARY KEY (sensor_id, bucket);
 
--- Buckets of one hour whose rollups must be computed again from the readings. Written with each batch.
-CREATE TABLE dirty_bucket (
-    sensor_id int NOT NULL,
-    bucket timestamptz NOT NULL,
-    CONSTRAINT dirty_bucket_pkey PRIMARY KEY (sensor_id, bucket)
+-- How far the rollup job has read each collector's batches. The ledger is its queue: a batch and its readings commit
+-- together, so what lies beyond the position is exactly what the rollups lack, late readings included.
+CREATE TABLE rollup_position (
+    collector_id int NOT NULL,
+    number bigint NOT NULL,
+    CONSTRAINT rollup_position_pkey PRIMARY KEY (collector_id),
+    CONSTRAINT rollup_position_collector_fkey FOREIGN KEY (collector_id) REFERENCES collector (id)
 );
 
 REVOKE ALL ON FUNCTION ensure_reading_partitions(timestamptz, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ensure_reading_partitions(timestamptz, timestamptz) TO fettle_worker;
 GRANT SELECT, INSERT, UPDATE ON reading TO fettle_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON reading_1m, reading_1h, reading_1d, dirty_bucket TO fettle_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON reading_1m, reading_1h, reading_1d, rollup_position TO fettle_worker;
