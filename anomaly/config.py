@@ -1,0 +1,94 @@
+"""The one frozen configuration of detection. Its digest is part of every model version.
+
+Times are in event time. Where a rule names both samples and time, both must be met: that is how one configuration serves
+signals sampled each second and each hour.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from fettle.model import SignalKind
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is assumed of a channel before its own baseline says better.
+
+    `spread` is the uncertainty of its level, relative for channels on a logarithmic scale, in units of the signal
+    otherwise; it shrinks with weight n/(n + n_prior), n in hours of covered baseline.
+    """
+
+    spread: float
+    hours: float = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Parameters of the engine. `false_tickets_per_machine_day` is the set rate that calibration aims at."""
+
+    false_tickets_per_machine_day: float = 0.01
+
+    fine_step_s: float = 60.0  # analysis step while the baseline is shorter than a day
+    coarse_step_s: float = 600.0  # and afterwards; a slower sensor's own period if that is longer
+    fine_hours: float = 24.0
+
+    first_fit_steps: int = 30
+    fit_hours: tuple[float, ...] = (0.5, 1, 2, 4, 8, 16, 24, 36, 48, 72, 120, 168, 240, 336)
+    own_model_hours: float = 168.0  # tier 2 from here
+    own_model_steps: int = 500
+    history_steps: int = 2040
+
+    smooth_s: float = 3600.0  # EWMA of the residuals, at least four steps long
+    smooth_steps: float = 6.0
+    multiplier: float = 8.0  # alarm level in standard deviations of the smoothed residual
+    warn_share: float = 0.5  # of the alarm level: learning stops here
+    clear_share: float = 0.6  # of the alarm level: below this an alarm may clear
+    reseed_taus: float = 10.0
+
+    on_delay_s: float = 600.0
+    on_delay_steps: int = 3
+    off_delay_s: float = 3600.0
+    off_delay_steps: int = 6
+    off_delay_share: float = 0.25  # of the time it was raised: what lasted days is not over in an hour
+    off_delay_most_s: float = 86400.0
+    reopen_s: float = 43200.0
+
+    limit_on_samples: int = 3
+    limit_on_s: float = 60.0
+    limit_clear_share: float = 0.95
+    limit_off_s: float = 3600.0
+    limit_off_samples: int = 10
+
+    running_on_share: float = 0.15  # of the 90th percentile of the load
+    running_off_share: float = 0.10
+    idle_vibration_share: float = 0.3  # of the usual level, where no load is measured
+    excess_unit: float = 0.02  # overload counts in 2 % of the limit of the baseline
+    excess_alarm: float = 0.5  # raised above this much smoothed excess
+
+    stuck_false_per_day: float = 0.0005
+    stuck_least: int = 10
+    stuck_unknown: int = 60
+    clean_samples: int = 60
+    silent_periods: float = 4.0
+
+    def digest(self) -> str:
+        """Return eight hex digits that change whenever a parameter does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+VIBRATION = (SignalKind.VIBRATION_VELOCITY, SignalKind.VIBRATION_ACCELERATION)
+LOADS = (SignalKind.CURRENT, SignalKind.POWER, SignalKind.SPEED)
+UNSCORED = (SignalKind.STATE, SignalKind.COUNT)
+KINDS = tuple(SignalKind)
+
+PRIORS: dict[SignalKind, Prior] = {
+    SignalKind.VIBRATION_VELOCITY: Prior(0.15),
+    SignalKind.VIBRATION_ACCELERATION: Prior(0.15),
+    SignalKind.TEMPERATURE: Prior(8.0),
+    SignalKind.CURRENT: Prior(0.5),
+    SignalKind.POWER: Prior(0.5),
+    SignalKind.SPEED: Prior(0.5),
+}
+RELATIVE_PRIOR = Prior(0.15)
+SIBLING_PRIOR = Prior(0.06)

@@ -1,0 +1,539 @@
+"""The fold: committed batches in arrival order in, changes of findings out.
+
+    batch -> ticks (validity, limits, means) -> steps (modes, residuals, scores) -> alarms -> incidents -> events
+
+State is arrays, one row per machine, sensor, channel and alarm. A sample at or before its sensor's last event time is
+late: it is counted and never rewinds state. A machine's step closes when its newest event time passes the end of the
+step by a grace; from then on samples of that step are too late for it.
+"""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from anomaly import ticks
+from anomaly.columns import NEVER, AnyArray, BoolArray, FloatArray, ForeignState, Groups, IntArray
+from anomaly.config import KINDS, LOADS, UNSCORED, VIBRATION, EngineConfig
+from anomaly.finding import Finding, FindingEvent, MachineMeta, SensorMeta
+from anomaly.fitting import channel_views
+from anomaly.incidents import Context, Incidents, Sign
+from anomaly.limits import Limits, ZoneTable, shipped_limits
+from anomaly.policy import advance_alarms
+from anomaly.state import SENSOR_RULES, Alarms, Channels, Machines, Mode, Rule, Sensors, Tier, View
+from anomaly.steps import Steps
+from anomaly.training import Training
+from fettle.model import FindingKind, Flag, MachineId, Quality, SensorId, SignalKind
+from fettle.wire import READING_DTYPE, ReadingArray
+
+STATE_VERSION = 1
+
+
+class Engine:
+    """Detection for a set of machines; deterministic in the batches it is given and their order."""
+
+    def __init__(self, config: EngineConfig | None = None, *, limits: Limits | None = None) -> None:
+        self.config = config or EngineConfig()
+        self.limits = limits or shipped_limits()
+        self.machines = Machines()
+        self.sensors = Sensors()
+        self.channels = Channels()
+        self.alarms = Alarms()
+        self.training = Training(self.config.history_steps)
+        self.incidents = Incidents(reopen_us=int(self.config.reopen_s * 1e6))
+        self.unknown_samples = 0
+        self._machine_meta: list[MachineMeta] = []
+        self._sensor_meta: list[SensorMeta] = []
+        self._zones: list[ZoneTable] = []
+        self._machine_of: dict[int, int] = {}
+        self._sensor_of: dict[int, int] = {}
+        self._busy = np.zeros(SENSOR_RULES, dtype=np.int64)
+        self.raised: dict[int, list[int]] = defaultdict(list)
+        self.cleared: dict[int, list[int]] = defaultdict(list)
+        self._alarm_subject: list[tuple[Rule, int]] = []  # rule, and the sensor row or channel row it judges
+        self._index()
+
+    # -- registration ------------------------------------------------------------------------------------------------
+
+    def register(self, machines: Iterable[MachineMeta], sensors: Iterable[SensorMeta]) -> None:
+        """Make machines and sensors known; those already known keep their state and take new settings."""
+        touched: set[int] = set()
+        for meta in machines:
+            row = self._machine_of.get(int(meta.machine_id))
+            if row is None:
+                row = int(self.machines.add(1)[0])
+                self._machine_of[int(meta.machine_id)] = row
+                self.machines.machine_id[row] = meta.machine_id
+                self.machines.step_us[row] = int(self.config.fine_step_s * 1e6)
+                self._machine_meta.append(meta)
+                self._zones.append(self.limits.zones(meta))
+            else:
+                self._machine_meta[row] = meta
+                self._zones[row] = self.limits.zones(meta)
+            touched.add(row)
+        for sensor in sensors:
+            known = self._sensor_of.get(int(sensor.sensor_id))
+            machine = self._machine_of[int(sensor.machine_id)]
+            if known is not None:
+                self._sensor_meta[known] = sensor
+                continue
+            row = int(self.sensors.add(1)[0])
+            self._sensor_of[int(sensor.sensor_id)] = row
+            self._sensor_meta.append(sensor)
+            self.sensors.sensor_id[row] = sensor.sensor_id
+            self.sensors.machine[row] = machine
+            self.sensors.kind[row] = KINDS.index(sensor.kind)
+            self.sensors.stuck_at[row] = 1 << 40 if sensor.kind in UNSCORED else self.config.stuck_unknown
+            first = self.alarms.add(SENSOR_RULES)
+            self.sensors.alarm[row] = first[0]
+            self._alarm_subject.extend((Rule(rule), row) for rule in range(SENSOR_RULES))
+            touched.add(machine)
+        self._apply_limits()
+        groups = Groups(self.sensors.machine, self.machines.n)
+        for machine in sorted(touched):
+            self._make_channels(machine, groups.of(machine))
+        self._index()
+
+    def _apply_limits(self) -> None:
+        for row, meta in enumerate(self._sensor_meta):
+            self.sensors.low[row], self.sensors.high[row] = self.limits.believable(meta)
+            machine = self._machine_meta[int(self.sensors.machine[row])]
+            self.sensors.alarm_at[row] = self.limits.alarm(meta, machine)[0]
+
+    def _make_channels(self, machine: int, rows: IntArray) -> None:
+        kinds = [KINDS[int(k)] for k in self.sensors.kind[rows]]
+        if self.machines.load_row[machine] < 0:
+            for kind in LOADS:
+                if kind in kinds:
+                    self.machines.load_row[machine] = rows[kinds.index(kind)]
+                    break
+        own = {
+            (int(self.channels.sensor[c]), int(self.channels.view[c]))
+            for c in np.flatnonzero(self.channels.machine == machine)
+        }
+        is_new = False
+        for row, kind in zip(rows, kinds, strict=True):
+            is_load = int(row) == int(self.machines.load_row[machine])
+            for view in channel_views(kind, is_load=is_load, siblings=kinds.count(kind)):
+                if (int(row), int(view)) in own:
+                    continue
+                is_new = True
+                c = int(self.channels.add(1)[0])
+                self.channels.sensor[c] = row
+                self.channels.machine[c] = machine
+                self.channels.view[c] = view
+                self.channels.needs_running[c] = kind in VIBRATION or view is View.EXCESS_LOW
+                self.channels.two_sided[c] = view is View.LEVEL and kind not in VIBRATION
+                self.channels.alarm[c] = self.alarms.add(1)[0]
+                self._alarm_subject.append((Rule.DEVIATION, c))
+        if is_new:
+            self.machines.is_learning[machine] = True
+            self.machines.learned_us[machine] = 0
+            self.machines.learned_steps[machine] = 0
+            self.machines.next_fit[machine] = 0
+            self.training.open(machine, rows)
+
+    def _index(self) -> None:
+        self.sensors_of = Groups(self.sensors.machine, self.machines.n)
+        self.channels_of = Groups(self.channels.machine, self.machines.n)
+        ids = self.sensors.sensor_id
+        self._id_order = np.argsort(ids, kind="stable")
+        self._sorted_ids = ids[self._id_order]
+        top = int(ids.max(initial=-1))
+        self._direct: IntArray | None = None
+        if 0 <= top < 50_000_000:
+            self._direct = np.full(top + 2, -1, dtype=np.int64)
+            self._direct[ids] = np.arange(self.sensors.n)
+        self._steps = Steps(self)
+
+    def _rows_of(self, ids: AnyArray) -> IntArray:
+        """Return the sensor rows of ids, -1 where unknown."""
+        ids = ids.astype(np.int64)
+        if self._direct is not None:
+            inside = (ids >= 0) & (ids < len(self._direct))
+            return np.where(inside, self._direct[np.where(inside, ids, len(self._direct) - 1)], -1)
+        at = np.minimum(np.searchsorted(self._sorted_ids, ids), max(len(self._sorted_ids) - 1, 0))
+        return np.where(self._sorted_ids[at] == ids, self._id_order[at], -1)
+
+    # -- the fold ----------------------------------------------------------------------------------------------------
+
+    def fold(self, readings: ReadingArray, received_us: int) -> list[FindingEvent]:
+        """Take one committed batch, in any order within; return the changes of findings it caused."""
+        if len(readings) == 0 or self.sensors.n == 0:
+            return []
+        rows = self._rows_of(readings["sensor_id"])
+        known = rows >= 0
+        if not known.all():
+            self.unknown_samples += int(len(rows) - known.sum())
+            readings, rows = readings[known], rows[known]
+        order, ranges = ticks.cut(rows, readings["ts"])
+        rows = rows[order]
+        ts = readings["ts"][order].astype(np.int64)
+        x = readings["value"][order].astype(np.float64)
+        flags = readings["flags"][order]
+        bad = (readings["quality"][order] == Quality.BAD) | ~np.isfinite(x)
+        historical = (flags & Flag.HISTORICAL) != 0
+        events: list[FindingEvent] = []
+        for start, end in ranges:
+            part = slice(start, end)
+            events.extend(self._tick(rows[part], ts[part], x[part], bad[part], historical[part], received_us))
+        return events
+
+    def _tick(
+        self, rows: IntArray, ts: IntArray, x: FloatArray, bad: BoolArray, historical: BoolArray, received_us: int
+    ) -> list[FindingEvent]:
+        s = self.sensors
+        before = s.last_ts[rows]
+        fresh = ts > before
+        if not fresh.all():
+            s.late[rows[~fresh]] += 1
+            if not fresh.any():
+                return []
+            rows, ts, x, before = rows[fresh], ts[fresh], x[fresh], before[fresh]
+            bad, historical = bad[fresh], historical[fresh]
+        machine = s.machine[rows]
+        events = self._close_due(machine, ts)
+        m = self.machines
+        m.last_ts[machine] = np.maximum(m.last_ts[machine], ts)
+        live = ~historical
+        m.historical[machine] = historical
+        if live.any():
+            m.seen_us[machine[live]] = received_us
+        self._learn_periods(rows, ts, before)
+
+        low, high = s.low[rows], s.high[rows]
+        wrong = bad | ~((x >= low) & (x <= high))
+        last = s.last_x[rows]
+        same = (x == last) & ((x != 0) | (m.mode[machine] == Mode.RUNNING)) & (m.mode[machine] != Mode.OFF)
+        run = np.where(same, s.run[rows] + 1, 0)
+        s.run[rows] = run
+        s.seen[rows] += 1
+        s.last_ts[rows] = ts
+        learning = m.is_learning[machine] & ~wrong & (run < s.stuck_at[rows])
+        s.pairs[rows] += learning
+        s.same[rows] += learning & same
+        stuck = (run >= s.stuck_at[rows]) & ~wrong
+        flagged = wrong | stuck
+        s.clean[rows] = np.where(flagged, 0, s.clean[rows] + 1)
+        s.last_x[rows] = np.where(wrong, last, x)
+
+        self._judge(Rule.INVALID, rows, ts, is_over=wrong & live, is_under=~wrong, on=3, off=self.config.clean_samples)
+        self._judge(Rule.STUCK, rows, ts, is_over=stuck & live, is_under=run == 0, on=1, off=self.config.clean_samples)
+        limit = s.alarm_at[rows]
+        self._judge(
+            Rule.LIMIT,
+            rows,
+            ts,
+            is_over=(x >= limit) & ~flagged & live,
+            is_under=x < limit * self.config.limit_clear_share,
+            on=self.config.limit_on_samples,
+            off=self._limit_off(rows),
+            on_us=int(self.config.limit_on_s * 1e6),
+        )
+        use = ~flagged
+        if not use.all():
+            rows, ts, x, machine = rows[use], ts[use], x[use], machine[use]
+        slot = ts // m.step_us[machine] - m.open_step[machine]
+        inside = slot >= 0
+        if not inside.all():
+            rows, x, slot = rows[inside], x[inside], slot[inside]
+        if slot.any():
+            s.count[rows, slot] += 1
+            s.total[rows, slot] += x
+            s.least[rows, slot] = np.minimum(s.least[rows, slot], x)
+            s.most[rows, slot] = np.maximum(s.most[rows, slot], x)
+        else:
+            s.count[rows, 0] += 1
+            s.total[rows, 0] += x
+            s.least[rows, 0] = np.minimum(s.least[rows, 0], x)
+            s.most[rows, 0] = np.maximum(s.most[rows, 0], x)
+        if self.raised or self.cleared:
+            events.extend(self.settle(int(ts.max(initial=0)) if len(ts) else int(before.max())))
+        return events
+
+    def _limit_off(self, rows: IntArray) -> IntArray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            samples = self.config.limit_off_s * 1e6 / self.sensors.period_us[rows]
+        return np.maximum(self.config.limit_off_samples, np.nan_to_num(samples, nan=0.0, posinf=0.0)).astype(np.int64)
+
+    def _judge(
+        self,
+        rule: Rule,
+        rows: IntArray,
+        ts: IntArray,
+        *,
+        is_over: BoolArray,
+        is_under: BoolArray,
+        on: int,
+        off: IntArray | int,
+        on_us: int = 0,
+    ) -> None:
+        if self._busy[rule] == 0 and not is_over.any():
+            return
+        alarm = self.sensors.alarm[rows] + int(rule)
+        raised, cleared = advance_alarms(
+            self.alarms, alarm, at_us=ts, is_over=is_over, is_under=is_under, on_count=on, off_count=off, on_us=on_us
+        )
+        self._busy[rule] = int(np.count_nonzero(self.alarms.since[self.sensors.alarm + int(rule)] != NEVER))
+        if rule is Rule.STUCK and len(raised):
+            r = rows[raised]
+            onset = ts[raised] - (self.sensors.run[r] * np.nan_to_num(self.sensors.period_us[r])).astype(np.int64)
+            self.alarms.since[alarm[raised]] = onset
+        for k in raised:
+            self.raised[int(self.sensors.machine[rows[k]])].append(int(alarm[k]))
+        for k in cleared:
+            self.cleared[int(self.sensors.machine[rows[k]])].append(int(alarm[k]))
+
+    def _learn_periods(self, rows: IntArray, ts: IntArray, before: IntArray) -> None:
+        s = self.sensors
+        young = (s.seen[rows] < 200) & (before > NEVER)
+        if not young.any():
+            return
+        r = rows[young]
+        gap = (ts[young] - before[young]).astype(np.float64)
+        known = s.period_us[r]
+        n = s.seen[r]
+        factor = 1.0 + 1.0 / (2.0 + n / 8.0)  # a stochastic median that settles
+        moved = np.where(gap > known, np.minimum(known * factor, gap), np.maximum(known / factor, gap))
+        s.period_us[r] = np.where(np.isfinite(known), moved, gap)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _close_due(self, machine: IntArray, ts: IntArray) -> list[FindingEvent]:
+        m = self.machines
+        events: list[FindingEvent] = []
+        due = ts >= m.close_at[machine]
+        while due.any():
+            which = np.unique(machine[due])
+            is_open = m.open_step[which] > NEVER
+            if is_open.any():
+                events.extend(self._steps.close(which[is_open]))
+            newest = np.full(self.machines.n, NEVER)
+            np.maximum.at(newest, machine[due], ts[due])
+            self._open_next(which, newest[which])
+            due = ts >= m.close_at[machine]
+        return events
+
+    def _open_next(self, which: IntArray, newest: IntArray) -> None:
+        """Move to the next step if samples of it wait, else to the step of the newest sample."""
+        m, s = self.machines, self.sensors
+        sensor_rows, owner = self.sensors_of.rows(which)
+        waiting = (
+            np.bincount(owner if len(sensor_rows) else [], weights=s.count[sensor_rows, 1], minlength=len(which)) > 0
+        )
+        step = m.step_us[which]
+        next_step = np.where(waiting & (m.open_step[which] > NEVER), m.open_step[which] + 1, newest // step)
+        m.open_step[which] = next_step
+        period = np.full(self.machines.n, np.inf)
+        np.minimum.at(period, s.machine[sensor_rows], np.nan_to_num(s.period_us[sensor_rows], nan=0.0))
+        grace = np.clip(period[which], np.minimum(30e6, step / 2), step / 2).astype(np.int64)
+        m.close_at[which] = (next_step + 1) * step + grace
+        for values, fill in ((s.count, 0), (s.total, 0.0), (s.least, np.inf), (s.most, -np.inf)):
+            values[sensor_rows, 0] = values[sensor_rows, 1]
+            values[sensor_rows, 1] = fill
+
+    # -- alarms to findings ------------------------------------------------------------------------------------------
+
+    def settle(self, at_us: int) -> list[FindingEvent]:
+        """Turn the alarms raised and cleared since the last call into changes of findings."""
+        events: list[FindingEvent] = []
+        for machine, alarms in sorted(self.raised.items()):
+            context = self._context(machine, at_us)
+            for kind in FindingKind:
+                mine = [a for a in alarms if self._kind_of(self._alarm_subject[a][0]) is kind]
+                if mine:
+                    events.extend(self.incidents.raise_alarms(mine, self._signs(machine, kind), context, kind))
+        for machine, alarms in sorted(self.cleared.items()):
+            events.extend(self.incidents.clear_alarms(alarms, self._context(machine, at_us)))
+        self.raised.clear()
+        self.cleared.clear()
+        return events
+
+    @staticmethod
+    def _kind_of(rule: Rule) -> FindingKind:
+        return FindingKind.MACHINE if rule in {Rule.LIMIT, Rule.DEVIATION} else FindingKind.SENSOR
+
+    def _context(self, machine: int, at_us: int) -> Context:
+        zone = table = source = None
+        speeds = [
+            float(self.sensors.last_x[r])
+            for r in self.sensors_of.of(machine)
+            if self._sensor_meta[r].kind is SignalKind.VIBRATION_VELOCITY
+        ]
+        speeds = [v for v in speeds if np.isfinite(v)]
+        if speeds:
+            row = self._zones[machine]
+            zone, table, source = (
+                row.zone(max(speeds)),
+                row.title + (" (assumed)" if row.is_assumed else ""),
+                row.source,
+            )
+        return Context(
+            machine_id=MachineId(int(self.machines.machine_id[machine])),
+            number=self._machine_meta[machine].number,
+            at_us=at_us,
+            mode=Mode(int(self.machines.mode[machine])).name.lower(),
+            tier=int(self.machines.tier[machine]),
+            model_version=self.model_version(machine),
+            set_rate=self.config.false_tickets_per_machine_day,
+            zone=zone,
+            zone_table=table,
+            zone_source=source,
+        )
+
+    def model_version(self, machine: int) -> str:
+        return f"{self.config.digest()}.{int(self.machines.version[machine])}"
+
+    def _signs(self, machine: int, kind: FindingKind) -> list[Sign]:
+        """Return the evidence of one kind on a machine: active and pending alarms, and every other channel's score."""
+        signs = []
+        for row in self.sensors_of.of(machine):
+            for rule in range(SENSOR_RULES):
+                alarm = int(self.sensors.alarm[row]) + rule
+                if self._kind_of(Rule(rule)) is kind and self.alarms.active[alarm]:
+                    signs.append(self._sensor_sign(int(row), Rule(rule), alarm))
+        if kind is FindingKind.MACHINE:
+            signs.extend(self._steps.sign(int(c)) for c in self.channels_of.of(machine) if self.channels.is_fitted[c])
+        return signs
+
+    def _sensor_sign(self, row: int, rule: Rule, alarm: int) -> Sign:
+        meta = self._sensor_meta[row]
+        limit, source = self.limits.alarm(meta, self._machine_meta[int(self.sensors.machine[row])])
+        x = float(self.sensors.last_x[row])
+        return Sign(
+            rule=rule,
+            view=None,
+            sensor_id=meta.sensor_id,
+            kind=meta.kind,
+            name=meta.name,
+            unit=meta.unit,
+            onset_us=int(self.alarms.since[alarm]),
+            score=x / limit if rule is Rule.LIMIT and limit > 0 else 1.0,
+            is_up=True,
+            is_step=True,
+            is_active=True,
+            measured=x,
+            expected=None,
+            low=None,
+            high=None,
+            limit=limit if rule is Rule.LIMIT else None,
+            source=source if rule is Rule.LIMIT else "",
+        )
+
+    def sensor_meta(self, row: int) -> SensorMeta:
+        return self._sensor_meta[row]
+
+    def open_findings(self, machine_id: int) -> list[Finding]:
+        """Return the findings of a machine that are raised and not cleared."""
+        return self.incidents.open_findings(machine_id)
+
+    # -- the clock ---------------------------------------------------------------------------------------------------
+
+    def advance(self, now_us: int) -> list[FindingEvent]:
+        """Let time pass without data: machines that fell silent as a whole are reported.
+
+        `now_us` is compared with the time of receipt, not with event time. Call it only when every committed batch has
+        been folded.
+        """
+        m, s = self.machines, self.sensors
+        period = np.full(m.n, np.inf)
+        np.minimum.at(period, s.machine, np.nan_to_num(s.period_us, nan=np.inf))
+        allowed = np.maximum(3.0 * period, 30e6)
+        silent = (m.seen_us > NEVER) & np.isfinite(period) & (now_us - m.seen_us > allowed)
+        for machine in np.flatnonzero(silent & ~m.is_silent):
+            rows = self.sensors_of.of(int(machine))
+            r = int(rows[np.argmax(s.last_ts[rows])])
+            alarm = int(s.alarm[r]) + int(Rule.SILENT)
+            if not self.alarms.active[alarm]:
+                self.alarms.active[alarm] = True
+                self.alarms.since[alarm] = s.last_ts[r]
+                self.alarms.raised_at[alarm] = now_us
+                self.raised[int(machine)].append(alarm)
+        m.is_silent[:] = silent
+        return self.settle(now_us) if self.raised else []
+
+    # -- persistence -------------------------------------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """Return the whole state as an uncompressed `.npz` that holds no pickled objects."""
+        arrays: dict[str, AnyArray] = {}
+        for name, table in self._tables():
+            arrays.update(table.dump(name))
+        arrays.update(self.training.dump())
+        body: dict[str, Any] = {
+            "state_version": STATE_VERSION,
+            "config": self.config.digest(),
+            "incidents": self.incidents.dump(),
+            "alarm_subject": [[int(rule), subject] for rule, subject in self._alarm_subject],
+            "unknown_samples": self.unknown_samples,
+        }
+        arrays["json"] = np.frombuffer(json.dumps(body).encode(), dtype=np.uint8)
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def load(
+        cls,
+        state: bytes,
+        *,
+        machines: Iterable[MachineMeta],
+        sensors: Iterable[SensorMeta],
+        config: EngineConfig | None = None,
+        limits: Limits | None = None,
+    ) -> "Engine":
+        """Return an engine that goes on where `dump` left off. Machines and sensors unknown to the state start anew.
+
+        Raises:
+            ForeignState: the bytes are no state of this program, or hold pickled objects.
+        """
+        engine = cls(config, limits=limits)
+        try:
+            with np.load(io.BytesIO(state), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            body = json.loads(arrays["json"].tobytes())
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise ForeignState(what=f"it cannot be read ({error})") from error
+        if body["state_version"] != STATE_VERSION:
+            raise ForeignState(what=f"it has version {body['state_version']}, this program {STATE_VERSION}")
+        known_machines = {int(meta.machine_id): meta for meta in machines}
+        known_sensors = {int(meta.sensor_id): meta for meta in sensors}
+        for name, table in engine._tables():
+            table.load(name, arrays)
+        engine.training.load(arrays)
+        engine.incidents.load(body["incidents"])
+        engine.unknown_samples = body["unknown_samples"]
+        engine._restore(known_machines, known_sensors, body)
+        engine.register(known_machines.values(), known_sensors.values())
+        return engine
+
+    def _restore(self, machines: dict[int, MachineMeta], sensors: dict[int, SensorMeta], body: dict[str, Any]) -> None:
+        for row, machine_id in enumerate(self.machines.machine_id.tolist()):
+            meta = machines.get(machine_id) or MachineMeta(MachineId(machine_id), number=str(machine_id))
+            self._machine_of[machine_id] = row
+            self._machine_meta.append(meta)
+            self._zones.append(self.limits.zones(meta))
+        for row, sensor_id in enumerate(self.sensors.sensor_id.tolist()):
+            machine_id = int(self.machines.machine_id[self.sensors.machine[row]])
+            kind = KINDS[int(self.sensors.kind[row])]
+            self._sensor_of[sensor_id] = row
+            self._sensor_meta.append(
+                sensors.get(sensor_id) or SensorMeta(SensorId(sensor_id), MachineId(machine_id), str(sensor_id), kind)
+            )
+        self._alarm_subject = [(Rule(rule), subject) for rule, subject in body["alarm_subject"]]
+        for rule in range(SENSOR_RULES):
+            self._busy[rule] = int(np.count_nonzero(self.alarms.since[self.sensors.alarm + rule] != NEVER))
+
+    def _tables(self) -> list[tuple[str, Machines | Sensors | Channels | Alarms]]:
+        return [
+            ("machine", self.machines),
+            ("sensor", self.sensors),
+            ("channel", self.channels),
+            ("alarm", self.alarms),
+        ]
+
+
+__all__ = ["READING_DTYPE", "Engine", "Tier"]

@@ -1,0 +1,196 @@
+"""Learns a machine's baseline: one trimmed model per channel, and how much its smoothed residual moves when healthy."""
+
+import numpy as np
+
+from anomaly.columns import BoolArray, FloatArray, IntArray
+from anomaly.config import KINDS, LOADS, PRIORS, RELATIVE_PRIOR, SIBLING_PRIOR, UNSCORED, VIBRATION, EngineConfig, Prior
+from anomaly.model import (
+    DAY_FEATURES,
+    DAY_US,
+    LAG_FEATURES,
+    LAG_TAUS_S,
+    LOAD_FEATURES,
+    features,
+    fit_trimmed,
+    robust_spread,
+    smooth,
+)
+from anomaly.state import Channels, Machines, Sensors, View
+from fettle.model import SignalKind
+
+_LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
+
+
+def fit_machine(
+    config: EngineConfig,
+    machines: Machines,
+    sensors: Sensors,
+    channels: Channels,
+    *,
+    machine: int,
+    sensor_rows: IntArray,
+    channel_rows: IntArray,
+    at: IntArray,
+    lag: FloatArray,
+    means: FloatArray,
+) -> None:
+    """Fit every channel of a machine on its training rows and write the models into the tables.
+
+    `means` is (time, sensor) in the order of `sensor_rows`, `lag` the thermal memory of the raw load. A channel whose
+    present model stands on a longer baseline keeps it.
+    """
+    where = {int(row): i for i, row in enumerate(sensor_rows)}
+    load_row = int(machines.load_row[machine])
+    running = np.ones(len(at), dtype=bool)
+    load = np.zeros(len(at))
+    steady = running
+    if load_row >= 0:
+        raw = means[:, where[load_row]]
+        scale = float(np.nanpercentile(np.abs(raw), 90)) if np.isfinite(raw).any() else np.nan
+        if not scale > 0:
+            return
+        load = raw / scale
+        running = load > config.running_on_share
+        settled = np.isfinite(load) & ((load > config.running_on_share) | (load < config.running_off_share))
+        steady = settled & (running == np.roll(running, 1)) & (running == np.roll(running, -1))
+        machines.load_scale[machine] = scale
+        seen = load[running & steady]
+        if len(seen):
+            low, high = np.quantile(seen, [0.001, 0.999])
+            margin = 0.10 * max(high - low, 0.1 * high)
+            machines.load_low[machine], machines.load_high[machine] = low - margin, high + margin
+        lag = lag / np.repeat([scale, scale * scale], len(LAG_TAUS_S))
+    design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
+    learned = int(machines.learned_us[machine])
+    siblings = sibling_medians(sensors, sensor_rows, means)
+    for c in channel_rows:
+        if channels.is_fitted[c] and channels.fitted_us[c] > learned:
+            continue
+        j = where[int(channels.sensor[c])]
+        kind = KINDS[int(sensors.kind[sensor_rows[j]])]
+        x = means[:, j]
+        step_s = max(float(machines.step_us[machine]), _finite(sensors.period_us[sensor_rows[j]])) / 1e6
+        if channels.view[c] in (View.EXCESS_HIGH, View.EXCESS_LOW):
+            _fit_excess(config, channels, c, x=x, running=running & steady, learned=learned)
+            continue
+        channels.is_log[c] = kind in VIBRATION or (kind not in PRIORS and _is_ratio(x))
+        y = to_scale(x, is_log=bool(channels.is_log[c]))
+        if channels.view[c] == View.SIBLINGS:
+            y = y - siblings[:, j]
+        use_rows = np.isfinite(y)
+        if load_row >= 0:
+            use_rows &= np.isfinite(load)
+        if channels.needs_running[c]:
+            use_rows &= (running & steady) if load_row >= 0 else ~is_idle(x, config)
+        columns = _columns(kind, view=View(int(channels.view[c])), has_load=load_row >= 0, span_us=int(at[-1] - at[0]))
+        if (columns[1:] >= LAG_FEATURES[0]).any() and load_row >= 0:
+            warm = at - at[0] >= min(_LAG_SETTLE_US, int(at[-1] - at[0]) // 4)
+            use_rows &= warm
+        if int(use_rows.sum()) < config.first_fit_steps // 2:
+            continue
+        fit = fit_trimmed(design[use_rows], y[use_rows], columns, seed=int(sensors.sensor_id[sensor_rows[j]]))
+        residual = np.where(use_rows, y - design @ fit.coefficients, np.nan)
+        tau_s = max(config.smooth_s, config.smooth_steps * step_s)
+        smoothed = smooth(residual[:, None], at, step_s=step_s, tau_s=tau_s, reseed_gap_s=config.reseed_taus * tau_s)[
+            :, 0
+        ]
+        spread = robust_spread(smoothed)
+        prior = _prior(kind, View(int(channels.view[c])), is_log=bool(channels.is_log[c]))
+        unit = (
+            1.0 if channels.is_log[c] or kind in PRIORS else max(abs(float(np.nanmedian(x))), 3 * float(np.nanstd(x)))
+        )
+        doubt = prior.spread * unit * prior.hours / (prior.hours + learned / 3.6e9)
+        channels.coefficients[c] = fit.coefficients
+        channels.noise[c] = fit.sigma
+        channels.sigma[c] = np.hypot(max(spread, 1e-9), doubt)
+        channels.fitted_us[c] = learned
+        channels.is_fitted[c] = True
+
+
+def _finite(value: float) -> float:
+    return float(value) if np.isfinite(value) else 0.0
+
+
+def _is_ratio(x: FloatArray) -> bool:
+    """Say whether a signal lives on a ratio scale: always positive and never near zero."""
+    x = x[np.isfinite(x)]
+    return len(x) > 0 and float(x.min()) > 0.05 * float(np.median(x)) > 0
+
+
+def to_scale(x: FloatArray, *, is_log: BoolArray | bool) -> FloatArray:
+    """Return x, or its logarithm where `is_log`; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(x > 0, np.log(np.where(x > 0, x, 1.0)), np.nan)
+    return np.where(is_log, logs, x)
+
+
+def is_idle(x: FloatArray, config: EngineConfig) -> BoolArray:
+    """Say where a vibration is so far below its usual level that the machine must be standing."""
+    usual = float(np.nanquantile(x, 0.75)) if np.isfinite(x).any() else 0.0
+    return x < config.idle_vibration_share * usual
+
+
+def sibling_medians(sensors: Sensors, sensor_rows: IntArray, means: FloatArray) -> FloatArray:
+    """Return for each (time, sensor) the median logarithm over the vibration sensors of the same kind."""
+    out = np.full_like(means, np.nan)
+    kinds = sensors.kind[sensor_rows]
+    for kind in np.unique(kinds):
+        if KINDS[int(kind)] in VIBRATION:
+            group = np.flatnonzero(kinds == kind)
+            logs = to_scale(means[:, group], is_log=True)
+            valid = np.isfinite(logs).any(axis=1)
+            out[np.ix_(valid, group)] = np.nanmedian(logs[valid], axis=1)[:, None]
+    return out
+
+
+def _prior(kind: SignalKind, view: View, *, is_log: bool) -> Prior:
+    if view is View.SIBLINGS:
+        return SIBLING_PRIOR
+    return PRIORS.get(kind, RELATIVE_PRIOR) if not is_log or kind in VIBRATION else RELATIVE_PRIOR
+
+
+def _columns(kind: SignalKind, *, view: View, has_load: bool, span_us: int) -> IntArray:
+    """Return the regressors a channel may use: what physics suggests and the baseline is long enough for."""
+    use = [np.array([0])]
+    if view is View.LEVEL:
+        if has_load:
+            use.append(LOAD_FEATURES)
+        if kind not in VIBRATION:
+            if has_load and span_us >= DAY_US // 4:
+                use.append(LAG_FEATURES)
+            if span_us >= 3 * DAY_US:
+                use.append(DAY_FEATURES)
+    return np.concatenate(use)
+
+
+def _fit_excess(
+    config: EngineConfig, channels: Channels, c: int, *, x: FloatArray, running: BoolArray, learned: int
+) -> None:
+    rows = x[running & np.isfinite(x)]
+    if len(rows) < config.first_fit_steps // 2:
+        return
+    high = channels.view[c] == View.EXCESS_HIGH
+    edge = float(np.quantile(rows, 0.995 if high else 0.005))
+    if not edge > 0:
+        return
+    prior = PRIORS[SignalKind.CURRENT]
+    doubt = prior.spread * prior.hours / (prior.hours + learned / 3.6e9)
+    channels.edge[c] = edge
+    channels.noise[c] = config.excess_unit * edge
+    # one alarm level is `excess_alarm` units of smoothed excess, more while the baseline is short
+    channels.sigma[c] = (config.excess_alarm * config.excess_unit + doubt) * edge / config.multiplier
+    channels.fitted_us[c] = learned
+    channels.is_fitted[c] = True
+
+
+def channel_views(kind: SignalKind, *, is_load: bool, siblings: int) -> list[View]:
+    """Return how a sensor is looked at, given its kind, whether it is its machine's load, and the sensors of its kind."""
+    if kind in UNSCORED:
+        return []
+    if is_load:
+        return [View.EXCESS_HIGH, View.EXCESS_LOW] if kind is not SignalKind.SPEED else []
+    if kind in LOADS and kind is not SignalKind.SPEED:
+        return [View.LEVEL, View.EXCESS_HIGH]
+    if kind in VIBRATION and siblings >= 2:
+        return [View.LEVEL, View.SIBLINGS]
+    return [View.LEVEL]

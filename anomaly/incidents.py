@@ -1,0 +1,260 @@
+"""One fault, one finding: groups the alarms of a machine, names the fault family and ranks the evidence.
+
+Two findings may be open on a machine at a time: one of kind `machine` and one of kind `sensor`. Further alarms of a kind
+become evidence of the open one. An alarm that comes back soon after its finding was cleared opens it again.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from anomaly.config import VIBRATION
+from anomaly.finding import Change, Finding, FindingEvent, finding_key
+from anomaly.state import Rule, View
+from fettle.model import FaultFamily, FindingKind, MachineId, SensorId, Severity, SignalKind
+
+CHECKS: dict[FaultFamily, tuple[str, ...]] = {
+    FaultFamily.BEARING: ("envelope_spectrum", "grease", "replace_bearing"),
+    FaultFamily.IMBALANCE: ("fasteners", "coupling", "balance"),
+    FaultFamily.OVERHEATING: ("fan", "filter", "coolant", "temperature_sensor"),
+    FaultFamily.OVERLOAD: ("process", "jam", "brake"),
+    FaultFamily.NO_LOAD: ("coupling", "suction"),
+    FaultFamily.ELECTRICAL_UNBALANCE: ("supply", "terminals", "windings"),
+    FaultFamily.SENSOR_FAULT: ("wiring", "mounting", "configuration"),
+    FaultFamily.UNKNOWN_DEVIATION: ("top_contributions",),
+}
+"""Keys of the suggested checks; `anomaly.wording` has them in Chinese and English."""
+
+_RANK = {Severity.LOW: 0, Severity.MEDIUM: 1, Severity.HIGH: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One alarm, or a channel on its way to one, as evidence.
+
+    `score` is in alarm levels, `is_up` the direction of the deviation, `is_step` whether it came at once.
+    """
+
+    rule: Rule
+    view: View | None
+    sensor_id: SensorId
+    kind: SignalKind
+    name: str
+    unit: str
+    onset_us: int
+    score: float
+    is_up: bool
+    is_step: bool
+    is_active: bool
+    measured: float
+    expected: float | None
+    low: float | None
+    high: float | None
+    limit: float | None = None
+    source: str = ""
+
+    @property
+    def detector(self) -> str:
+        view = {
+            View.LEVEL: "residual",
+            View.SIBLINGS: "siblings",
+            View.EXCESS_HIGH: "excess",
+            View.EXCESS_LOW: "excess",
+        }
+        return view[self.view] if self.view is not None else self.rule.name.lower()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "sensor_id": int(self.sensor_id),
+            "sensor": self.name,
+            "kind": self.kind.value,
+            "unit": self.unit,
+            "feature": self.detector,
+            "direction": "up" if self.is_up else "down",
+            "onset_us": self.onset_us,
+            "contribution": self.score,
+            "measured": _finite(self.measured),
+            "expected": _finite(self.expected),
+            "low": _finite(self.low),
+            "high": _finite(self.high),
+            "limit": _finite(self.limit),
+            "source": self.source,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < float("inf") and value == value else None  # noqa: PLR0124
+
+
+@dataclass(slots=True)
+class Context:
+    """What the engine knows about the machine at the moment of a change."""
+
+    machine_id: MachineId
+    number: str
+    at_us: int
+    mode: str
+    tier: int
+    model_version: str
+    set_rate: float
+    p_value: float | None = None
+    zone: str | None = None
+    zone_table: str | None = None
+    zone_source: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def rank(signs: list[Sign]) -> list[Sign]:
+    """Order evidence by first onset, then by contribution: neighbours alarm later, by cross-talk."""
+    return sorted(signs, key=lambda s: (not s.is_active, s.onset_us, -s.score, int(s.sensor_id)))
+
+
+def family_of(signs: list[Sign]) -> FaultFamily:
+    """Name the fault family from which quantities left their band, in which direction, and how."""
+    active = [s for s in signs if s.is_active]
+    vibration = [s for s in active if s.kind in VIBRATION and s.is_up]
+    hot = any(s.kind is SignalKind.TEMPERATURE and s.is_up for s in active)
+    if any(s.view is View.EXCESS_HIGH or (s.rule is Rule.LIMIT and s.kind is SignalKind.CURRENT) for s in active):
+        return FaultFamily.OVERLOAD
+    if vibration:
+        growing = hot or not vibration[0].is_step
+        return FaultFamily.BEARING if growing else FaultFamily.IMBALANCE
+    if any(s.view is View.EXCESS_LOW for s in active):
+        return FaultFamily.NO_LOAD
+    if hot:
+        return FaultFamily.OVERHEATING
+    return FaultFamily.UNKNOWN_DEVIATION
+
+
+@dataclass(slots=True)
+class Open:
+    """A finding that is open, or was cleared a short while ago, and the alarms that hold it open."""
+
+    finding: Finding
+    alarms: set[int]
+
+
+class Incidents:
+    """The open and recent findings of all machines."""
+
+    def __init__(self, *, reopen_us: int) -> None:
+        self._reopen_us = reopen_us
+        self._open: dict[tuple[int, FindingKind], Open] = {}
+
+    def open_findings(self, machine_id: int) -> list[Finding]:
+        return [o.finding for (m, _), o in self._open.items() if m == machine_id and o.finding.cleared_us is None]
+
+    def raise_alarms(
+        self, alarms: list[int], signs: list[Sign], context: Context, kind: FindingKind
+    ) -> list[FindingEvent]:
+        """Take newly raised alarms of one machine and one kind; `signs` is all the evidence there is, theirs included."""
+        key = (int(context.machine_id), kind)
+        known = self._open.get(key)
+        ranked = rank(signs)
+        severity = _severity(ranked, context)
+        if known is not None and (
+            known.finding.cleared_us is None or context.at_us - known.finding.cleared_us <= self._reopen_us
+        ):
+            reopened = known.finding.cleared_us is not None
+            known.alarms.update(alarms)
+            known.finding = known.finding.changed(
+                severity=max(severity, known.finding.severity, key=_RANK.__getitem__),
+                cleared_us=None,
+                score=sum(s.score for s in ranked),
+                sensor_ids=_merge(known.finding.sensor_ids, ranked),
+                evidence=_evidence(
+                    ranked, context, known.finding.onset_us, first=known.finding.evidence, reopened=reopened
+                ),
+            )
+            return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)]
+        family = FaultFamily.SENSOR_FAULT if kind is FindingKind.SENSOR else family_of(ranked)
+        head = ranked[0]
+        onset = min(s.onset_us for s in ranked if s.is_active)
+        finding = Finding(
+            key=finding_key(machine_id=int(context.machine_id), family=family, onset_us=onset),
+            machine_id=context.machine_id,
+            fault_family=family,
+            kind=kind,
+            severity=severity,
+            onset_us=onset,
+            raised_us=context.at_us,
+            cleared_us=None,
+            detector=head.detector,
+            block="DM" if kind is FindingKind.SENSOR else "SD",
+            model_version=context.model_version,
+            tier=context.tier,
+            mode=context.mode,
+            score=sum(s.score for s in ranked),
+            p_value=context.p_value,
+            threshold=1.0,
+            set_rate=context.set_rate,
+            sensor_ids=_merge((), ranked),
+            evidence=_evidence(ranked, context, onset, first=None, reopened=False),
+        )
+        self._open[key] = Open(finding, set(alarms))
+        return [FindingEvent(Change.RAISED, finding, context.at_us)]
+
+    def clear_alarms(self, alarms: list[int], context: Context) -> list[FindingEvent]:
+        """Take alarms that cleared; a finding is cleared with the last alarm that holds it open."""
+        events = []
+        for kind in FindingKind:
+            known = self._open.get((int(context.machine_id), kind))
+            if known is None or known.finding.cleared_us is not None or not known.alarms.intersection(alarms):
+                continue
+            known.alarms.difference_update(alarms)
+            if not known.alarms:
+                known.finding = known.finding.changed(cleared_us=context.at_us)
+                events.append(FindingEvent(Change.CLEARED, known.finding, context.at_us))
+        return events
+
+    def dump(self) -> list[dict[str, Any]]:
+        return [
+            {"machine": m, "kind": kind.value, "finding": o.finding.as_dict(), "alarms": sorted(o.alarms)}
+            for (m, kind), o in self._open.items()
+        ]
+
+    def load(self, body: list[dict[str, Any]]) -> None:
+        self._open = {
+            (row["machine"], FindingKind(row["kind"])): Open(Finding.from_dict(row["finding"]), set(row["alarms"]))
+            for row in body
+        }
+
+
+def _merge(known: tuple[SensorId, ...], ranked: list[Sign]) -> tuple[SensorId, ...]:
+    return tuple(dict.fromkeys([*known, *(s.sensor_id for s in ranked if s.is_active)]))
+
+
+def _severity(ranked: list[Sign], context: Context) -> Severity:
+    if context.zone == "D" or any(s.rule is Rule.LIMIT and s.is_active for s in ranked):
+        return Severity.HIGH
+    if context.zone == "C" or max((s.score for s in ranked), default=0.0) >= 2.0:
+        return Severity.MEDIUM
+    return Severity.LOW
+
+
+def _evidence(
+    ranked: list[Sign], context: Context, onset_us: int, *, first: dict[str, Any] | None, reopened: bool
+) -> dict[str, Any]:
+    family = (
+        FaultFamily.SENSOR_FAULT
+        if all(s.rule in {Rule.STUCK, Rule.INVALID, Rule.SILENT} for s in ranked)
+        else family_of(ranked)
+    )
+    body: dict[str, Any] = {
+        "machine": context.number,
+        "at_us": context.at_us,
+        "contributions": [s.as_dict() for s in ranked],
+        "first_out": first["first_out"] if first else (ranked[0].as_dict() if ranked else None),
+        "window_us": [onset_us - 86_400_000_000, context.at_us],
+        "zone": context.zone,
+        "zone_table": context.zone_table,
+        "zone_source": context.zone_source,
+        "family_now": family.value,
+        "checks": list(CHECKS[family]),
+        "mode": context.mode,
+        "tier": context.tier,
+        "time_to_limit": None,
+        **context.extra,
+    }
+    if reopened:
+        body["reopened"] = True
+    return body

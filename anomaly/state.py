@@ -1,0 +1,126 @@
+"""The tables of the engine: what is kept per machine, per sensor, per channel and per alarm.
+
+A channel is one way of looking at a sensor: its own level, its difference from its siblings, its excess over the
+baseline. An alarm is one rule on one sensor or channel.
+"""
+
+from enum import IntEnum
+
+from anomaly.columns import NEVER, BoolArray, Columns, FloatArray, IntArray, column
+from anomaly.model import FEATURES, LAG_TAUS_S
+
+
+class View(IntEnum):
+    """How a channel looks at its sensor."""
+
+    LEVEL = 0  # residual against load, thermal memory and time of day
+    SIBLINGS = 1  # logarithm less the median of the machine's channels of the same kind
+    EXCESS_HIGH = 2  # above the top of the baseline
+    EXCESS_LOW = 3  # below the bottom of the running baseline
+
+
+class Rule(IntEnum):
+    """The rules on a sensor's samples; a channel has the one rule that its score is too high."""
+
+    LIMIT = 0
+    STUCK = 1
+    INVALID = 2
+    SILENT = 3
+    DEVIATION = 4
+
+
+SENSOR_RULES = 4
+
+
+class Tier(IntEnum):
+    LIMITS = 0
+    PROVISIONAL = 1
+    OWN_MODEL = 2
+
+
+class Mode(IntEnum):
+    UNKNOWN = 0
+    OFF = 1
+    SWITCHING = 2
+    RUNNING = 3
+
+
+class Machines(Columns):
+    machine_id: IntArray = column("i8", 0)
+    step_us: IntArray = column("i8", 0)
+    open_step: IntArray = column("i8", NEVER)
+    close_at: IntArray = column("i8", NEVER)
+    last_ts: IntArray = column("i8", NEVER)
+    last_step_us: IntArray = column("i8", NEVER)
+    seen_us: IntArray = column("i8", NEVER)
+    load_row: IntArray = column("i8", -1)
+    load_scale: FloatArray = column("f8", float("nan"))
+    load_low: FloatArray = column("f8", -float("inf"))
+    load_high: FloatArray = column("f8", float("inf"))
+    lag: FloatArray = column("f8", float("nan"), (2 * len(LAG_TAUS_S),))  # thermal memory of the raw load
+    lag_since: IntArray = column("i8", NEVER)
+    mode: IntArray = column("i8", Mode.UNKNOWN)
+    tier: IntArray = column("i8", Tier.LIMITS)
+    version: IntArray = column("i8", 0)
+    learned_steps: IntArray = column("i8", 0)
+    learned_us: IntArray = column("i8", 0)
+    next_fit: IntArray = column("i8", 0)
+    is_learning: BoolArray = column("?", 1)
+    is_silent: BoolArray = column("?", 0)
+    historical: BoolArray = column("?", 0)
+
+
+class Sensors(Columns):
+    sensor_id: IntArray = column("i8", 0)
+    machine: IntArray = column("i8", 0)
+    kind: IntArray = column("i8", 0)
+    alarm: IntArray = column("i8", 0)
+    last_ts: IntArray = column("i8", NEVER)
+    last_x: FloatArray = column("f8", float("nan"))
+    seen: IntArray = column("i8", 0)
+    late: IntArray = column("i8", 0)
+    period_us: FloatArray = column("f8", float("nan"))
+    low: FloatArray = column("f8", -float("inf"))
+    high: FloatArray = column("f8", float("inf"))
+    alarm_at: FloatArray = column("f8", float("inf"))
+    run: IntArray = column("i8", 0)
+    same: IntArray = column("i8", 0)
+    pairs: IntArray = column("i8", 0)
+    stuck_at: IntArray = column("i8", 60)
+    clean: IntArray = column("i8", 1 << 20)
+    count: IntArray = column("i8", 0, (2,))
+    total: FloatArray = column("f8", 0.0, (2,))
+    least: FloatArray = column("f8", float("inf"), (2,))
+    most: FloatArray = column("f8", -float("inf"), (2,))
+
+
+class Channels(Columns):
+    sensor: IntArray = column("i8", 0)
+    machine: IntArray = column("i8", 0)
+    view: IntArray = column("i8", View.LEVEL)
+    alarm: IntArray = column("i8", 0)
+    is_log: BoolArray = column("?", 0)
+    needs_running: BoolArray = column("?", 0)
+    two_sided: BoolArray = column("?", 0)
+    is_fitted: BoolArray = column("?", 0)
+    coefficients: FloatArray = column("f8", 0.0, (FEATURES,))
+    sigma: FloatArray = column("f8", float("nan"))  # of the smoothed residual, prior included
+    noise: FloatArray = column("f8", float("nan"))  # of the single residual
+    edge: FloatArray = column("f8", float("nan"))  # limit of the baseline, for the excess views
+    level: FloatArray = column("f8", 0.0)
+    level_at: IntArray = column("i8", NEVER)
+    last_value: FloatArray = column("f8", float("nan"))
+    residual: FloatArray = column("f8", float("nan"))
+    fitted_us: IntArray = column("i8", 0)  # length of the baseline the fit stands on
+    expected: FloatArray = column("f8", float("nan"))
+    score: FloatArray = column("f8", 0.0)  # 1 is the alarm level
+    peak: FloatArray = column("f8", 0.0)
+    warned_at: IntArray = column("i8", NEVER)
+
+
+class Alarms(Columns):
+    since: IntArray = column("i8", NEVER)  # first sample of the excursion
+    over: IntArray = column("i8", 0)
+    under: IntArray = column("i8", 0)
+    active: BoolArray = column("?", 0)
+    raised_at: IntArray = column("i8", NEVER)

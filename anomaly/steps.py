@@ -1,0 +1,315 @@
+"""One analysis step of many machines at once: means, mode, residuals, scores, alarms, learning."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anomaly import ticks
+from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
+from anomaly.config import KINDS, VIBRATION
+from anomaly.finding import FindingEvent
+from anomaly.fitting import fit_machine, to_scale
+from anomaly.incidents import Sign
+from anomaly.model import LAG_FEATURES, LAG_TAUS_S, features, smoothing, step_lag
+from anomaly.policy import advance_alarms
+from anomaly.state import Mode, Rule, Tier, View
+
+if TYPE_CHECKING:
+    from anomaly.engine import Engine
+
+_LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
+_VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
+
+
+class Steps:
+    """Closes steps for an engine and works on its tables."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    def close(self, which: IntArray) -> list[FindingEvent]:
+        """Close the open step of the machines `which`; return the changes of findings it caused."""
+        e = self._engine
+        m, s, ch, config = e.machines, e.sensors, e.channels, e.config
+        sensor_rows, owner = e.sensors_of.rows(which)
+        count = s.count[sensor_rows, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(count > 0, s.total[sensor_rows, 0] / count, np.nan)
+        if not (count > 0).any():
+            return []
+        at = (m.open_step[which] + 1) * m.step_us[which]
+        dt_s = np.minimum((at - m.last_step_us[which]) / 1e6, 1e9)
+        load = self._load(which, sensor_rows, mean, at, dt_s)
+        m.last_step_us[which] = at
+
+        position = np.full(s.n, -1)
+        position[sensor_rows] = np.arange(len(sensor_rows))
+        c, c_owner = e.channels_of.rows(which)
+        at_c = at[c_owner]
+        sensor = ch.sensor[c]
+        x = mean[position[sensor]]
+        x = np.where(s.clean[sensor] >= np.minimum(config.clean_samples, s.seen[sensor]), x, np.nan)
+        residual, expected = self._residual(c, c_owner, which, x, load, at)
+        period = np.maximum(m.step_us[which][c_owner], np.nan_to_num(s.period_us[sensor])) / 1e6
+        tau_s = np.maximum(config.smooth_s, config.smooth_steps * period)
+        valid = np.isfinite(residual)
+        weight, anew = smoothing(
+            np.minimum((at_c - ch.level_at[c]) / 1e6, 1e9),
+            step_s=period,
+            tau_s=tau_s,
+            reseed_gap_s=config.reseed_taus * tau_s,
+        )
+        start = np.where(anew, 0.0, ch.level[c])
+        level = np.where(valid, start + weight * (np.where(valid, residual, 0.0) - start), ch.level[c])
+        ch.level[c] = level
+        ch.level_at[c] = np.where(valid, at_c, ch.level_at[c])
+        ch.last_value[c] = x
+        ch.residual[c] = residual
+        ch.expected[c] = expected
+        signed = np.where(ch.two_sided[c], np.abs(level), level)
+        with np.errstate(invalid="ignore"):
+            score = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / (config.multiplier * ch.sigma[c]), 0.0)
+        ch.score[c] = score
+        live = ~m.historical[which][c_owner]
+        self._alarms(c, at_c, score, valid & live, period)
+
+        suspicious = np.zeros(len(which), dtype=bool)
+        suspicious[c_owner[score > config.warn_share]] = True
+        self._learn(
+            which,
+            at,
+            dt_s,
+            sensor_rows,
+            owner,
+            np.where(s.clean[sensor_rows] >= np.minimum(config.clean_samples, s.seen[sensor_rows]), mean, np.nan),
+            suspicious,
+        )
+        return e.settle(int(at.max())) if e.raised or e.cleared else []
+
+    def _load(
+        self, which: IntArray, sensor_rows: IntArray, mean: FloatArray, at: IntArray, dt_s: FloatArray
+    ) -> FloatArray:
+        """Update thermal memory and mode; return the load over its 90th percentile, NaN where unknown."""
+        e = self._engine
+        m, s, config = e.machines, e.sensors, e.config
+        position = np.full(s.n + 1, -1)
+        position[sensor_rows] = np.arange(len(sensor_rows))
+        row = m.load_row[which]
+        has = row >= 0
+        raw = np.where(has, mean[position[row]], np.nan)
+        known = np.isfinite(raw)
+        gap = dt_s > config.reseed_taus * LAG_TAUS_S.min()
+        lag = m.lag[which]
+        lag[gap & known] = np.nan
+        fresh = known & ~np.isfinite(lag[:, 0])
+        lag = np.where(known[:, None], step_lag(lag, np.nan_to_num(raw), dt_s), lag)
+        m.lag[which] = lag
+        m.lag_since[which] = np.where(fresh, at, m.lag_since[which])
+        with np.errstate(invalid="ignore"):
+            scale = m.load_scale[which]
+            least, most = s.least[row, 0] / scale, s.most[row, 0] / scale
+            load = raw / scale
+            on = least > config.running_on_share
+            off = most < config.running_off_share
+            outside = on & ((load < m.load_low[which]) | (load > m.load_high[which]))
+        mode = np.where(on, Mode.RUNNING, np.where(off, Mode.OFF, Mode.SWITCHING))
+        mode = np.where(outside | ~known | ~np.isfinite(scale), Mode.UNKNOWN, mode)
+        # a machine that ran before this step is steady in it; one that just started is not
+        settled = (mode == Mode.RUNNING) & (m.mode[which] == Mode.SWITCHING)
+        m.mode[which] = np.where(settled & has, Mode.SWITCHING, mode)
+        m.mode[which] = np.where(settled & has & (dt_s >= 0), mode, m.mode[which])
+        return np.where(has, load, 0.0)
+
+    def _residual(
+        self, c: IntArray, c_owner: IntArray, which: IntArray, x: FloatArray, load: FloatArray, at: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return measured less expected on each channel's own scale, NaN where it cannot be judged, and the expected value."""
+        e = self._engine
+        m, s, ch = e.machines, e.sensors, e.channels
+        has_load = m.load_row[which] >= 0
+        scale = np.where(has_load, m.load_scale[which], 1.0)
+        lag = np.nan_to_num(m.lag[which]) / np.repeat(np.stack([scale, scale * scale], axis=1), len(LAG_TAUS_S), axis=1)
+        design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
+        predicted = np.einsum("ij,ij->i", design[c_owner], ch.coefficients[c])
+        view = ch.view[c]
+        y = to_scale(x, is_log=ch.is_log[c])
+        siblings = view == View.SIBLINGS
+        if siblings.any():
+            kind = s.kind[ch.sensor[c]]
+            of_level = (view == View.LEVEL) & np.isin(kind, _VIBRATION_CODES)
+            group = c_owner * len(KINDS) + kind
+            middle = ticks.group_median(to_scale(x[of_level], is_log=True), group[of_level], len(which) * len(KINDS))
+            y = np.where(siblings, y - middle[group], y)
+        edge = ch.edge[c]
+        with np.errstate(invalid="ignore"):
+            excess_high = np.maximum(x - edge, 0.0)
+            excess_low = np.maximum(edge - x, 0.0)
+        residual = y - predicted
+        residual = np.where(view == View.EXCESS_HIGH, excess_high, residual)
+        residual = np.where(view == View.EXCESS_LOW, excess_low, residual)
+        mode = m.mode[which][c_owner]
+        loaded = has_load[c_owner]
+        is_excess = (view == View.EXCESS_HIGH) | (view == View.EXCESS_LOW)
+        ready = ch.is_fitted[c]
+        # against the wrong statistics no verdict: mode unknown, switching, or standing still
+        ready &= ~loaded | is_excess | (mode == Mode.RUNNING) | ((mode != Mode.UNKNOWN) & ~ch.needs_running[c])
+        ready &= ~(is_excess & (mode != Mode.RUNNING) & (mode != Mode.UNKNOWN))
+        ready &= ~((view == View.EXCESS_LOW) & (mode == Mode.UNKNOWN) & (load[c_owner] > m.load_high[which][c_owner]))
+        idle = ~loaded & ch.needs_running[c] & (view == View.LEVEL) & (residual < np.log(e.config.idle_vibration_share))
+        ready &= ~idle
+        uses_lag = (ch.coefficients[c][:, LAG_FEATURES] != 0).any(axis=1)
+        ready &= ~(uses_lag & (at[c_owner] - m.lag_since[which][c_owner] < _LAG_SETTLE_US))
+        expected = np.where(
+            is_excess, edge, np.where(ch.is_log[c], np.exp(np.clip(x * 0 + y - residual, -50, 50)), predicted)
+        )
+        if siblings.any():
+            expected = np.where(siblings, np.exp(np.clip(to_scale(x, is_log=True) - residual, -50, 50)), expected)
+        return np.where(ready, residual, np.nan), expected
+
+    def _alarms(self, c: IntArray, at_c: IntArray, score: FloatArray, valid: BoolArray, period_s: FloatArray) -> None:
+        e = self._engine
+        ch, alarms, config = e.channels, e.alarms, e.config
+        ch.warned_at[c] = np.where(
+            score > config.warn_share, np.where(ch.warned_at[c] > NEVER, ch.warned_at[c], at_c), NEVER
+        )
+        alarm = ch.alarm[c]
+        judged = valid & ((score >= 1.0) | (alarms.since[alarm] > NEVER))
+        if not judged.any():
+            return
+        alarm, at, k = alarm[judged], at_c[judged], c[judged]
+        period = period_s[judged]
+        on = np.maximum(config.on_delay_steps, np.ceil(config.on_delay_s / period)).astype(np.int64)
+        raised_for = np.where(alarms.active[alarm], (at - alarms.raised_at[alarm]) / 1e6, 0.0)
+        off_s = np.maximum(config.off_delay_s, np.minimum(config.off_delay_share * raised_for, config.off_delay_most_s))
+        off = np.maximum(config.off_delay_steps, np.ceil(off_s / period)).astype(np.int64)
+        raised, cleared = advance_alarms(
+            alarms,
+            alarm,
+            at_us=at,
+            is_over=score[judged] >= 1.0,
+            is_under=score[judged] < config.clear_share,
+            on_count=on,
+            off_count=off,
+        )
+        for i in raised:
+            e.raised[int(ch.machine[k[i]])].append(int(alarm[i]))
+        for i in cleared:
+            e.cleared[int(ch.machine[k[i]])].append(int(alarm[i]))
+
+    def _learn(
+        self,
+        which: IntArray,
+        at: IntArray,
+        dt_s: FloatArray,
+        sensor_rows: IntArray,
+        owner: IntArray,
+        mean: FloatArray,
+        suspicious: BoolArray,
+    ) -> None:
+        e = self._engine
+        m, s, config = e.machines, e.sensors, e.config
+        learning = m.is_learning[which] & ~suspicious
+        if not learning.any():
+            return
+        period = np.full(m.n, np.inf)
+        np.minimum.at(period, s.machine[sensor_rows], np.nan_to_num(s.period_us[sensor_rows], nan=np.inf))
+        longest = np.maximum(m.step_us[which], np.where(np.isfinite(period[which]), 1.5 * period[which], 0.0))
+        which_now = which[learning]
+        m.learned_us[which_now] += np.minimum(dt_s[learning] * 1e6, longest[learning]).astype(np.int64)
+        m.learned_steps[which_now] += 1
+        new_position = np.cumsum(learning) - 1
+        mine = learning[owner]
+        e.training.append(
+            which_now, at[learning], m.lag[which_now], sensor_rows[mine], new_position[owner[mine]], mean[mine]
+        )
+        hours = np.array([*config.fit_hours, np.inf])
+        due = (m.learned_us[which_now] >= hours[m.next_fit[which_now]] * 3.6e9) & (
+            m.learned_steps[which_now] >= config.first_fit_steps
+        )
+        for machine in which_now[due].tolist():
+            self._fit(machine)
+
+    def _fit(self, machine: int) -> None:
+        e = self._engine
+        m, s, config = e.machines, e.sensors, e.config
+        rows = e.sensors_of.of(machine)
+        channel_rows = e.channels_of.of(machine)
+        at, lag, means = e.training.rows(machine, rows)
+        fit_machine(
+            config,
+            m,
+            s,
+            e.channels,
+            machine=machine,
+            sensor_rows=rows,
+            channel_rows=channel_rows,
+            at=at,
+            lag=lag,
+            means=means,
+        )
+        self._learn_stuck(rows)
+        m.version[machine] += 1
+        hours = np.array(config.fit_hours) * 3.6e9
+        m.next_fit[machine] = np.searchsorted(hours, m.learned_us[machine], side="right")
+        own = (
+            m.learned_us[machine] >= config.own_model_hours * 3.6e9
+            and m.learned_steps[machine] >= config.own_model_steps
+        )
+        m.tier[machine] = Tier.OWN_MODEL if own else Tier.PROVISIONAL
+        coarse_us = int(config.coarse_step_s * 1e6)
+        if m.step_us[machine] < coarse_us and m.learned_us[machine] >= config.fine_hours * 3.6e9:
+            e.training.coarsen(machine, rows, coarse_us)
+            end = (m.open_step[machine] + 1) * m.step_us[machine]
+            m.step_us[machine] = coarse_us
+            m.open_step[machine] = end // coarse_us - 1
+        if m.next_fit[machine] >= len(config.fit_hours):
+            m.is_learning[machine] = False
+            e.training.close(machine, rows)
+
+    def _learn_stuck(self, rows: IntArray) -> None:
+        """Set how many identical neighbours in a row are too many, from the share of them in the baseline."""
+        s, config = self._engine.sensors, self._engine.config
+        for row in rows:
+            if s.pairs[row] < 200 or s.stuck_at[row] > 1 << 30:
+                continue
+            share = min(max(s.same[row] / s.pairs[row], 1e-4), 0.999)
+            per_day = 86400e6 / max(s.period_us[row], 1.0)
+            needed = np.log(max(per_day * (1 - share) / config.stuck_false_per_day, 2.0)) / -np.log(share)
+            s.stuck_at[row] = int(max(config.stuck_least, np.ceil(needed)))
+
+    def sign(self, c: int) -> Sign:
+        """Return what a channel says at this moment, as evidence."""
+        e = self._engine
+        ch, alarms = e.channels, e.alarms
+        meta = e.sensor_meta(int(ch.sensor[c]))
+        alarm = int(ch.alarm[c])
+        since = int(alarms.since[alarm])
+        view = View(int(ch.view[c]))
+        width = float(e.config.multiplier * ch.sigma[c])
+        expected = float(ch.expected[c])
+        if view in (View.EXCESS_HIGH, View.EXCESS_LOW):
+            low, high = (None, expected + width) if view is View.EXCESS_HIGH else (expected - width, None)
+        elif ch.is_log[c]:
+            low, high = (expected * np.exp(-width) if ch.two_sided[c] else 0.0), expected * float(np.exp(width))
+        else:
+            low, high = expected - width, expected + width
+        warned = int(ch.warned_at[c])
+        period = max(float(e.machines.step_us[ch.machine[c]]), float(np.nan_to_num(e.sensors.period_us[ch.sensor[c]])))
+        onset = since if since > NEVER else int(ch.level_at[c])
+        return Sign(
+            rule=Rule.DEVIATION,
+            view=view,
+            sensor_id=meta.sensor_id,
+            kind=meta.kind,
+            name=meta.name,
+            unit=meta.unit,
+            onset_us=onset,
+            score=float(ch.score[c]),
+            is_up=bool(ch.level[c] >= 0) if view is not View.EXCESS_LOW else False,
+            is_step=warned > NEVER and onset - warned <= 4 * period,
+            is_active=since > NEVER,
+            measured=float(ch.last_value[c]),
+            expected=expected,
+            low=low,
+            high=high,
+        )
