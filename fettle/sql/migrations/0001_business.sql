@@ -39,6 +39,7 @@ CREATE TABLE tenant (
     slug text NOT NULL,
     name text NOT NULL,
     tickets_filed int NOT NULL DEFAULT 0,
+    policy jsonb NOT NULL DEFAULT '{}',   -- what the tenant sets otherwise than the defaults: dispatch weights, time-outs
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tenant_pkey PRIMARY KEY (id),
     CONSTRAINT tenant_slug_key UNIQUE (slug),
@@ -138,6 +139,7 @@ CREATE TABLE engineer (
     job_cap int NOT NULL DEFAULT 3,
     active_jobs int NOT NULL DEFAULT 0,   -- live assignments, kept by a trigger
     is_active boolean NOT NULL DEFAULT true,
+    regions text[] NOT NULL DEFAULT '{}', -- regions served; empty: all
     CONSTRAINT engineer_pkey PRIMARY KEY (id),
     CONSTRAINT engineer_tenant_key UNIQUE (tenant_id, id),
     CONSTRAINT engineer_code_key UNIQUE (tenant_id, code),
@@ -170,6 +172,18 @@ CREATE TABLE engineer_shift (
     CONSTRAINT engineer_shift_engineer_fkey FOREIGN KEY (tenant_id, engineer_id) REFERENCES engineer (tenant_id, id),
     CONSTRAINT engineer_shift_weekday_check CHECK (weekday BETWEEN 1 AND 7),
     CONSTRAINT engineer_shift_hours_check CHECK (hours > 0 AND hours <= 24)
+);
+
+CREATE TABLE engineer_absence (
+    id int GENERATED ALWAYS AS IDENTITY,
+    tenant_id int NOT NULL,
+    engineer_id int NOT NULL,
+    absent_during tstzrange NOT NULL,
+    reason text NOT NULL DEFAULT '',
+    CONSTRAINT engineer_absence_pkey PRIMARY KEY (id),
+    CONSTRAINT engineer_absence_key UNIQUE (tenant_id, engineer_id, absent_during),
+    CONSTRAINT engineer_absence_engineer_fkey FOREIGN KEY (tenant_id, engineer_id) REFERENCES engineer (tenant_id, id),
+    CONSTRAINT engineer_absence_during_check CHECK (NOT isempty(absent_during))
 );
 
 CREATE TABLE account (
@@ -280,14 +294,21 @@ CREATE TABLE ticket (
     customer_id int,
     fault_family text NOT NULL DEFAULT '',
     fault_description text NOT NULL,
+    fault_description_zh text NOT NULL DEFAULT '',  -- what a program wrote has both languages; empty: as people wrote it
     contact_phone text NOT NULL,
     region text NOT NULL,
-    required_certificate text NOT NULL DEFAULT '',
-    required_level int NOT NULL DEFAULT 0,
+    work_center text NOT NULL DEFAULT '',
+    operation text NOT NULL DEFAULT '',
+    answers jsonb NOT NULL DEFAULT '{}',  -- to the guided questions
     owner_account_id int,
     hold_reason text,
     resolution_code text,
+    duplicate_of bigint,
+    rework_count int NOT NULL DEFAULT 0,
+    satisfaction int,
     failed_offers int NOT NULL DEFAULT 0,
+    dispatch_hold text NOT NULL DEFAULT '',  -- why dispatch stopped trying: '', nobody_eligible, offers_failed
+    dispatch_after timestamptz,           -- when it tries again; null: when somebody says so
     version int NOT NULL DEFAULT 1,
     occurred_at timestamptz NOT NULL,     -- onset of the fault, or when it was reported
     created_at timestamptz NOT NULL,
@@ -299,6 +320,11 @@ CREATE TABLE ticket (
     CONSTRAINT ticket_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES tenant (id),
     CONSTRAINT ticket_machine_fkey FOREIGN KEY (tenant_id, machine_id) REFERENCES machine (tenant_id, id),
     CONSTRAINT ticket_customer_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customer (tenant_id, id),
+    CONSTRAINT ticket_duplicate_fkey FOREIGN KEY (tenant_id, duplicate_of) REFERENCES ticket (tenant_id, id),
+    CONSTRAINT ticket_satisfaction_check CHECK (satisfaction BETWEEN 1 AND 5),
+    CONSTRAINT ticket_dispatch_hold_check CHECK (dispatch_hold IN ('', 'nobody_eligible', 'offers_failed')),
+    CONSTRAINT ticket_resolution_check CHECK (resolution_code IN ('accepted', 'auto_accepted', 'cancelled', 'rejected', 'duplicate', 'false_alarm')),
+    CONSTRAINT ticket_hold_check CHECK (hold_reason IN ('material', 'plant_condition', 'customer', 'weather')),
     CONSTRAINT ticket_owner_fkey FOREIGN KEY (tenant_id, owner_account_id) REFERENCES account (tenant_id, id),
     CONSTRAINT ticket_type_check CHECK (type IN ('repair', 'maintenance', 'emergency_stop', 'part_request', 'potential_fault', 'inspection')),
     CONSTRAINT ticket_state_check CHECK (state IN ('submitted', 'pending_confirmation', 'dispatched', 'in_progress', 'pending_acceptance', 'closed')),
@@ -311,6 +337,16 @@ CREATE UNIQUE INDEX ticket_open_potential_fault_key ON ticket (tenant_id, machin
     WHERE type = 'potential_fault' AND state <> 'closed';
 CREATE INDEX ticket_open_idx ON ticket (tenant_id, state, created_at) WHERE state <> 'closed';
 CREATE INDEX ticket_machine_idx ON ticket (tenant_id, machine_id, created_at);
+
+-- Certificates that whoever does the job must hold: all of them, at this level or above.
+CREATE TABLE ticket_requirement (
+    tenant_id int NOT NULL,
+    ticket_id bigint NOT NULL,
+    certificate_code text NOT NULL,
+    level int NOT NULL DEFAULT 1,
+    CONSTRAINT ticket_requirement_pkey PRIMARY KEY (tenant_id, ticket_id, certificate_code),
+    CONSTRAINT ticket_requirement_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id)
+);
 
 CREATE TABLE ticket_event (
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -345,6 +381,25 @@ CREATE TABLE ticket_evidence (
     CONSTRAINT ticket_evidence_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id)
 );
 
+-- Why dispatch decided as it did, one row a decision: every candidate, what excluded it, its terms and score.
+CREATE TABLE dispatch_decision (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    tenant_id int NOT NULL,
+    ticket_id bigint NOT NULL,
+    at timestamptz NOT NULL,
+    actor text NOT NULL,
+    outcome text NOT NULL,
+    engineer_id int,
+    record jsonb NOT NULL,
+    CONSTRAINT dispatch_decision_pkey PRIMARY KEY (id),
+    CONSTRAINT dispatch_decision_tenant_key UNIQUE (tenant_id, id),
+    CONSTRAINT dispatch_decision_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id),
+    CONSTRAINT dispatch_decision_engineer_fkey FOREIGN KEY (tenant_id, engineer_id) REFERENCES engineer (tenant_id, id),
+    CONSTRAINT dispatch_decision_outcome_check CHECK (outcome IN ('offered', 'reassigned', 'nobody_eligible')),
+    CONSTRAINT dispatch_decision_chosen_check CHECK ((outcome = 'nobody_eligible') = (engineer_id IS NULL))
+);
+CREATE INDEX dispatch_decision_ticket_idx ON dispatch_decision (tenant_id, ticket_id, id);
+
 CREATE TABLE assignment (
     id bigint GENERATED ALWAYS AS IDENTITY,
     tenant_id int NOT NULL,
@@ -353,11 +408,18 @@ CREATE TABLE assignment (
     status text NOT NULL DEFAULT 'offered',
     offered_at timestamptz NOT NULL,
     expires_at timestamptz,
+    accepted_at timestamptz,
+    started_at timestamptz,
     ended_at timestamptz,
-    reason jsonb NOT NULL,                -- why this engineer: candidates, exclusions, terms, scores
+    refusal text NOT NULL DEFAULT '',     -- why the engineer refused it
+    planned_during tstzrange NOT NULL,    -- when the job is expected to be done: certificates must cover all of it
+    decision_id bigint,
+    reason jsonb NOT NULL,                -- why this engineer, in short; the whole of it is the decision's record
     CONSTRAINT assignment_pkey PRIMARY KEY (id),
     CONSTRAINT assignment_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id),
     CONSTRAINT assignment_engineer_fkey FOREIGN KEY (tenant_id, engineer_id) REFERENCES engineer (tenant_id, id),
+    CONSTRAINT assignment_decision_fkey FOREIGN KEY (tenant_id, decision_id) REFERENCES dispatch_decision (tenant_id, id),
+    CONSTRAINT assignment_planned_check CHECK (NOT isempty(planned_during) AND NOT lower_inf(planned_during) AND NOT upper_inf(planned_during)),
     CONSTRAINT assignment_status_check CHECK (status IN ('offered', 'accepted', 'started', 'rejected', 'expired', 'withdrawn', 'finished'))
 );
 CREATE UNIQUE INDEX assignment_live_key ON assignment (tenant_id, ticket_id) WHERE status IN ('offered', 'accepted', 'started');
@@ -381,6 +443,87 @@ $$;
 CREATE TRIGGER assignment_count_active_jobs AFTER INSERT OR UPDATE OF status ON assignment
     FOR EACH ROW EXECUTE FUNCTION count_active_jobs();
 
+-- No way past a certificate: whatever program offers, accepts or starts a job, the engineer must hold every certificate
+-- that the ticket requires, valid and reviewed for the whole of the job. The rows are locked, so that a certificate
+-- cannot be withdrawn between this check and the commit.
+CREATE FUNCTION check_certificates() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    lacking text;
+BEGIN
+    IF NEW.status NOT IN ('offered', 'accepted', 'started') THEN
+        RETURN NEW;
+    END IF;
+    PERFORM FROM certificate AS c
+    WHERE c.tenant_id = NEW.tenant_id AND c.engineer_id = NEW.engineer_id
+    ORDER BY c.id FOR SHARE;
+    SELECT string_agg(q.certificate_code || ' level ' || q.level, ', ') INTO lacking
+    FROM ticket_requirement AS q
+    WHERE q.tenant_id = NEW.tenant_id AND q.ticket_id = NEW.ticket_id
+        AND NOT EXISTS (
+            SELECT FROM certificate AS c
+            WHERE c.tenant_id = NEW.tenant_id AND c.engineer_id = NEW.engineer_id AND c.code = q.certificate_code
+                AND c.level >= q.level AND c.valid_during @> NEW.planned_during
+                AND (c.review_due_at IS NULL OR c.review_due_at >= upper(NEW.planned_during))
+        );
+    IF lacking IS NOT NULL THEN
+        RAISE EXCEPTION 'engineer % lacks % for ticket %', NEW.engineer_id, lacking, NEW.ticket_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'assignment_certificate_check';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER assignment_check_certificates BEFORE INSERT OR UPDATE OF status, planned_during ON assignment
+    FOR EACH ROW EXECUTE FUNCTION check_certificates();
+
+-- What the engineer did, handed in with the result.
+CREATE TABLE work_report (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    tenant_id int NOT NULL,
+    ticket_id bigint NOT NULL,
+    assignment_id bigint NOT NULL,
+    at timestamptz NOT NULL,
+    result text NOT NULL,
+    cause text NOT NULL DEFAULT '',
+    hours float8 NOT NULL,
+    parts jsonb NOT NULL DEFAULT '[]',    -- [{"number", "quantity", "serial_in", "serial_out"}]
+    CONSTRAINT work_report_pkey PRIMARY KEY (id),
+    CONSTRAINT work_report_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id),
+    CONSTRAINT work_report_assignment_fkey FOREIGN KEY (assignment_id) REFERENCES assignment (id),
+    CONSTRAINT work_report_hours_check CHECK (hours >= 0 AND hours < 1000)
+);
+CREATE INDEX work_report_ticket_idx ON work_report (tenant_id, ticket_id);
+
+-- Answers already given, so that a request sent twice acts once.
+CREATE TABLE idempotency_key (
+    tenant_id int NOT NULL,
+    account_id int NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    status int,
+    headers jsonb,
+    body jsonb,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, account_id, key),
+    CONSTRAINT idempotency_key_account_fkey FOREIGN KEY (tenant_id, account_id) REFERENCES account (tenant_id, id),
+    CONSTRAINT idempotency_key_length_check CHECK (length(key) BETWEEN 1 AND 255)
+);
+
+CREATE FUNCTION check_transition() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM ticket_transition WHERE from_state = OLD.state AND to_state = NEW.state) THEN
+        RAISE EXCEPTION 'a ticket does not go from % to %', OLD.state, NEW.state
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ticket_transition_check';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER ticket_check_transition BEFORE UPDATE OF state ON ticket
+    FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION check_transition();
+
 CREATE FUNCTION refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -392,6 +535,8 @@ CREATE TRIGGER ticket_event_append_only BEFORE UPDATE OR DELETE ON ticket_event
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER ticket_event_no_truncate BEFORE TRUNCATE ON ticket_event
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER dispatch_decision_append_only BEFORE UPDATE OR DELETE ON dispatch_decision
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- Waking the loops. A slow poll backs every one of these, so a lost notification costs seconds, not work.
 CREATE FUNCTION notify_ticket() RETURNS trigger
@@ -411,7 +556,8 @@ DECLARE
     table_name text;
 BEGIN
     FOREACH table_name IN ARRAY ARRAY['site', 'line', 'customer', 'machine', 'sensor', 'engineer', 'certificate',
-        'engineer_shift', 'account', 'login_session', 'finding', 'ticket', 'ticket_event', 'ticket_evidence', 'assignment']
+        'engineer_shift', 'engineer_absence', 'account', 'login_session', 'finding', 'ticket', 'ticket_requirement',
+        'ticket_event', 'ticket_evidence', 'dispatch_decision', 'assignment', 'work_report', 'idempotency_key']
     LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', table_name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', table_name);
@@ -453,12 +599,14 @@ REVOKE ALL ON FUNCTION find_account(text), find_login_session(bytea, timestamptz
 GRANT EXECUTE ON FUNCTION find_account(text), find_login_session(bytea, timestamptz) TO fettle_api;
 
 -- Default deny: each role gets what its programs do, by name.
-GRANT SELECT ON tenant, site, line, customer, machine, sensor, engineer, certificate, engineer_shift, ticket,
-    ticket_transition, ticket_event, ticket_evidence, assignment, finding TO fettle_api, fettle_worker;
-GRANT INSERT, UPDATE ON site, line, customer, machine, sensor, engineer, certificate, engineer_shift TO fettle_api, fettle_worker;
+GRANT SELECT ON tenant, site, line, customer, machine, sensor, engineer, certificate, engineer_shift, engineer_absence,
+    ticket, ticket_requirement, ticket_transition, ticket_event, ticket_evidence, dispatch_decision, assignment, work_report, finding TO fettle_api, fettle_worker;
+GRANT INSERT, UPDATE ON site, line, customer, machine, sensor, engineer, certificate, engineer_shift, engineer_absence TO fettle_api, fettle_worker;
 GRANT UPDATE (tickets_filed) ON tenant TO fettle_api, fettle_worker;
-GRANT INSERT, UPDATE ON ticket, assignment TO fettle_api, fettle_worker;
-GRANT INSERT ON ticket_event, ticket_evidence TO fettle_api, fettle_worker;
+GRANT INSERT, UPDATE ON ticket TO fettle_api, fettle_worker;
+GRANT INSERT, UPDATE (status, expires_at, accepted_at, started_at, ended_at, refusal, planned_during) ON assignment TO fettle_api, fettle_worker;
+GRANT INSERT ON ticket_event, ticket_evidence, ticket_requirement, dispatch_decision, work_report TO fettle_api, fettle_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_key TO fettle_api;
 GRANT SELECT, INSERT, UPDATE ON account TO fettle_api;
 GRANT SELECT (id, tenant_id, login, role, display_name, engineer_id, customer_id, is_active) ON account TO fettle_worker;
 GRANT SELECT, INSERT, DELETE ON login_session TO fettle_api;

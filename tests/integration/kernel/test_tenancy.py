@@ -79,8 +79,28 @@ def _fill(url: str) -> dict[str, int]:
                     (tenant, ticket),
                 )
                 conn.execute(
-                    "INSERT INTO assignment (tenant_id, ticket_id, engineer_id, offered_at, reason) VALUES (%s, %s, %s, now(), '{}')",
+                    "INSERT INTO assignment (tenant_id, ticket_id, engineer_id, offered_at, planned_during, reason) VALUES (%s, %s, %s, now(), '[2026-01-01,2026-01-02)', '{}')",
                     (tenant, ticket, engineer),
+                )
+                conn.execute(
+                    "INSERT INTO ticket_requirement (tenant_id, ticket_id, certificate_code) VALUES (%s, %s, 'HV')",
+                    (tenant, ticket),
+                )
+                conn.execute(
+                    "INSERT INTO dispatch_decision (tenant_id, ticket_id, at, actor, outcome, record) VALUES (%s, %s, now(), 'x', 'nobody_eligible', '{}')",
+                    (tenant, ticket),
+                )
+                conn.execute(
+                    "INSERT INTO work_report (tenant_id, ticket_id, assignment_id, at, result, hours) SELECT tenant_id, ticket_id, id, now(), 'x', 1 FROM assignment WHERE ticket_id = %s",
+                    (ticket,),
+                )
+                conn.execute(
+                    "INSERT INTO engineer_absence (tenant_id, engineer_id, absent_during) VALUES (%s, %s, '[2020-01-01,2020-01-02)')",
+                    (tenant, engineer),
+                )
+                conn.execute(
+                    "INSERT INTO idempotency_key (tenant_id, account_id, key, request_hash, created_at) VALUES (%s, %s, 'k', 'h', now())",
+                    (tenant, account),
                 )
                 conn.execute("SELECT ensure_reading_partitions(now(), now())")
                 conn.execute(
@@ -146,7 +166,7 @@ def test_a_tenant_sees_its_own_rows_and_none_of_another(database, who):
                 continue
             if not conn.execute("SELECT has_table_privilege(%s, 'SELECT')", (f"{schema}.{name}",)).fetchone()[0]:
                 continue
-            column = "id" if name == "tenant" else "tenant_id"
+            column = "tenant_id" if has_tenant else "id"
             owners = {t for (t,) in conn.execute(f"SELECT DISTINCT {column} FROM {schema}.{name}")}
             assert owners <= {ids["a"]}, (schema, name)
             seen += bool(owners)
