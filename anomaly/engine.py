@@ -54,6 +54,7 @@ class Engine:
         self.raised: dict[int, list[int]] = defaultdict(list)
         self.cleared: dict[int, list[int]] = defaultdict(list)
         self._alarm_subject: list[tuple[Rule, int]] = []  # rule, and the sensor row or channel row it judges
+        self._set_aside: frozenset[int] = frozenset()
         self._index()
 
     # -- registration ------------------------------------------------------------------------------------------------
@@ -136,17 +137,24 @@ class Engine:
             self.machines.next_fit[machine] = 0
             self.training.open(machine, rows)
 
+    def set_aside(self, machine_ids: Iterable[int]) -> None:
+        """Take no more samples of these machines; what is known of them stays as it is."""
+        self._set_aside = frozenset(machine_ids)
+        self._index()
+
     def _index(self) -> None:
         self.sensors_of = Groups(self.sensors.machine, self.machines.n)
         self.channels_of = Groups(self.channels.machine, self.machines.n)
         ids = self.sensors.sensor_id
-        self._id_order = np.argsort(ids, kind="stable")
-        self._sorted_ids = ids[self._id_order]
+        aside = np.isin(self.machines.machine_id[self.sensors.machine], list(self._set_aside))
+        rows = np.where(aside, -1, np.arange(self.sensors.n))
+        order = np.argsort(ids, kind="stable")
+        self._sorted_ids, self._sorted_rows = ids[order], rows[order]
         top = int(ids.max(initial=-1))
         self._direct: IntArray | None = None
         if 0 <= top < 50_000_000:
             self._direct = np.full(top + 2, -1, dtype=np.int64)
-            self._direct[ids] = np.arange(self.sensors.n)
+            self._direct[ids] = rows
         self._steps = Steps(self)
 
     def _rows_of(self, ids: AnyArray) -> IntArray:
@@ -156,7 +164,7 @@ class Engine:
             inside = (ids >= 0) & (ids < len(self._direct))
             return np.where(inside, self._direct[np.where(inside, ids, len(self._direct) - 1)], -1)
         at = np.minimum(np.searchsorted(self._sorted_ids, ids), max(len(self._sorted_ids) - 1, 0))
-        return np.where(self._sorted_ids[at] == ids, self._id_order[at], -1)
+        return np.where(self._sorted_ids[at] == ids, self._sorted_rows[at], -1)
 
     # -- the fold ----------------------------------------------------------------------------------------------------
 

@@ -73,8 +73,7 @@ def _ridge(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
     gram = x.T @ x
     gram[np.diag_indices_from(gram)] += penalty * len(y)
     gram[0, 0] -= penalty * len(y)  # the constant is not shrunk
-    beta: FloatArray = np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), x.T @ y)
-    return beta
+    return np.asarray(np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), x.T @ y), dtype=np.float64)
 
 
 def fit_trimmed(

@@ -1,0 +1,285 @@
+"""The loop behind `fettle detect`: committed batches from the ledger, through the engine, to stored findings.
+
+    NOTIFY or poll -> next batches -> fold -> one transaction: findings, state, positions -> hand on -> mark handed on
+
+A crash at any point replays from the last stored position and arrives at the same findings, which the database recognises.
+Handing on happens after the commit and at least once: whoever receives an announcement recognises (finding key, revision).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anomaly import store
+from anomaly.config import EngineConfig
+from anomaly.engine import STATE_VERSION, Engine
+from anomaly.finding import FindingEvent
+from anomaly.limits import Limits
+from anomaly.store import Announcement, Batch, Fleet
+from fettle import clock, logs
+from fettle.db import DatabaseRole, Pool, connect, open_pool
+from fettle.wire import ReadingArray
+
+log = logs.get("detect")
+_CHANNEL = "fettle_batch"
+
+
+@dataclass(slots=True)
+class WatchCounts:
+    """What the loop has done since it started; for metrics and tests."""
+
+    batches: int = 0
+    samples: int = 0
+    expired_batches: int = 0
+    events: int = 0
+    announced: int = 0
+    failures: int = 0
+    quarantined: set[int] = field(default_factory=set)
+
+
+class Watch:
+    """Detection of one shard of the fleet against one database."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        shard: str,
+        config: EngineConfig,
+        on_event: Callable[[Announcement], Awaitable[None]],
+        limits: Limits | None = None,
+        now_us: Callable[[], int] = clock.now_us,
+        batches_at_once: int = 64,
+        save_every_s: float = 5.0,
+    ) -> None:
+        self._pool = pool
+        self._shard = shard
+        self._config = config
+        self._limits = limits
+        self._on_event = on_event
+        self._now_us = now_us
+        self._most = batches_at_once
+        self._save_every_s = save_every_s
+        self._saved_s = -float("inf")
+        self._positions: dict[int, int] = {}
+        self._stored: dict[int, int] | None = None
+        self._fleet = Fleet([], [], {})
+        self._known: np.ndarray[tuple[int], np.dtype[np.int64]] = np.zeros(0, dtype=np.int64)
+        self._events: list[FindingEvent] = []
+        self.counts = WatchCounts()
+        self.engine = Engine(config, limits=limits)
+
+    async def open(self) -> None:
+        """Take up the stored state, or start to learn from the oldest batch the ledger holds."""
+        await self._load_fleet()
+        found = await store.load_state(self._pool, shard=self._shard)
+        mine = self._mine()
+        if found is None:
+            self.engine = Engine(self._config, limits=self._limits)
+            self.engine.register(mine.machines, mine.sensors)
+            self._positions, self._stored = {}, None
+        else:
+            self._positions, state = found
+            self._stored = dict(self._positions)
+            self.engine = Engine.load(
+                state, machines=mine.machines, sensors=mine.sensors, config=self._config, limits=self._limits
+            )
+        self.engine.set_aside(self.counts.quarantined)
+        self._events = []
+        log.info("detect.opened", shard=self._shard, machines=len(mine.machines), sensors=len(mine.sensors))
+
+    def _mine(self) -> Fleet:
+        return self._fleet.part(self._shard)
+
+    async def _load_fleet(self) -> None:
+        self._fleet = await store.load_fleet(self._pool)
+        self._known = np.sort(np.array([int(s.sensor_id) for s in self._fleet.sensors], dtype=np.int64))
+
+    async def step(self) -> int:
+        """Fold the batches that wait, store what came of them, hand it on; return how many batches there were."""
+        batches = await store.next_batches(self._pool, self._positions, most=self._most)
+        for batch in batches:
+            await self._take(batch)
+        if not batches:
+            self._events.extend(await asyncio.to_thread(self.engine.advance, self._now_us()))
+        due = clock.monotonic_s() - self._saved_s >= self._save_every_s
+        if self._events or (due and self._positions != self._stored):
+            await self.save()
+        await self.announce()
+        return len(batches)
+
+    async def _take(self, batch: Batch) -> None:
+        self._positions[batch.collector_id] = batch.number
+        self.counts.batches += 1
+        if batch.readings is None:
+            self.counts.expired_batches += 1
+            log.warning("detect.batch_expired", collector=batch.collector_id, number=batch.number)
+            return
+        if self._has_unknown(batch.readings):
+            await self._load_fleet()
+            mine = self._mine()
+            self.engine.register(mine.machines, mine.sensors)
+        self.counts.samples += len(batch.readings)
+        try:
+            self._events.extend(await asyncio.to_thread(self.engine.fold, batch.readings, batch.committed_us))
+        except Exception as error:  # the loop's last line of defence: one machine must not stop the others
+            self.counts.failures += 1
+            log.exception("detect.failed", collector=batch.collector_id, number=batch.number)
+            await self._isolate(batch, error)
+
+    def _has_unknown(self, readings: ReadingArray) -> bool:
+        ids = np.unique(readings["sensor_id"]).astype(np.int64)
+        at = np.minimum(np.searchsorted(self._known, ids), max(len(self._known) - 1, 0))
+        return len(self._known) == 0 or bool((self._known[at] != ids).any())
+
+    async def _isolate(self, batch: Batch, error: Exception) -> None:
+        """Go back to the stored state and set aside the machines whose readings break the fold.
+
+        Raises:
+            Exception: the failure itself, when no single machine causes it.
+        """
+        readings = batch.readings
+        assert readings is not None
+        before = set(self.counts.quarantined)
+        found = await store.load_state(self._pool, shard=self._shard)
+        mine = self._mine()
+        machine_of = {int(s.sensor_id): int(s.machine_id) for s in mine.sensors}
+        owner = np.array([machine_of.get(int(s), -1) for s in readings["sensor_id"]])
+        for machine in sorted({int(m) for m in owner} - {-1}):
+            trial = (
+                Engine.load(found[1], machines=mine.machines, sensors=mine.sensors, config=self._config)
+                if found
+                else Engine(self._config, limits=self._limits)
+            )
+            trial.register(mine.machines, mine.sensors)
+            trial.set_aside(before)
+            try:
+                for earlier in await store.next_batches(self._pool, found[0] if found else {}, most=self._most):
+                    rows = earlier.readings
+                    if rows is None:
+                        continue
+                    theirs = np.array([machine_of.get(int(s), -1) == machine for s in rows["sensor_id"]], dtype=bool)
+                    trial.fold(rows[theirs], earlier.committed_us)
+                    if (earlier.collector_id, earlier.number) == (batch.collector_id, batch.number):
+                        break
+            except Exception:
+                self.counts.quarantined.add(machine)
+                log.exception("detect.machine_set_aside", machine=machine)
+        if self.counts.quarantined == before:
+            raise error
+        await self.open()
+        for earlier in await store.next_batches(self._pool, self._positions, most=self._most):
+            if earlier.readings is not None:
+                self._events.extend(await asyncio.to_thread(self.engine.fold, earlier.readings, earlier.committed_us))
+            self._positions[earlier.collector_id] = earlier.number
+            if (earlier.collector_id, earlier.number) == (batch.collector_id, batch.number):
+                break
+
+    async def save(self) -> None:
+        """Store findings, state and positions together."""
+        state = await asyncio.to_thread(self.engine.dump)
+        await store.save(
+            self._pool,
+            shard=self._shard,
+            derived_from=self._stored,
+            positions=self._positions,
+            state=state,
+            code_version=f"{STATE_VERSION}/{self._config.digest()}",
+            events=self._events,
+            tenant_of=self._fleet.tenant_of,
+        )
+        for event in self._events:
+            log.info(
+                "detect.finding",
+                change=event.change.value,
+                key=event.finding.key,
+                machine=event.finding.machine_id,
+                severity=event.finding.severity.value,
+            )
+        self.counts.events += len(self._events)
+        self._events = []
+        self._stored = dict(self._positions)
+        self._saved_s = clock.monotonic_s()
+
+    async def announce(self) -> None:
+        """Hand on every stored change that was not handed on yet."""
+        mine = {int(m.machine_id) for m in self._fleet.part(self._shard).machines}
+        for announcement in await store.list_unannounced(self._pool, tenant_ids=self._fleet.tenant_of.values()):
+            if int(announcement.event.finding.machine_id) not in mine:
+                continue
+            await self._on_event(announcement)
+            await store.mark_announced(self._pool, announcement)
+            self.counts.announced += 1
+
+
+@asynccontextmanager
+async def _woken(url: str, poll_s: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Give a coroutine that returns when a batch was committed, or after `poll_s`."""
+    bell = asyncio.Event()
+
+    async def listen() -> None:
+        async with await connect(url, role=DatabaseRole.WORKER, name="fettle detect listen") as conn:
+            await conn.execute(f"LISTEN {_CHANNEL}")
+            bell.set()
+            async for _ in conn.notifies():
+                bell.set()
+
+    async def wait() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(poll_s):
+                await bell.wait()
+        bell.clear()
+
+    task = asyncio.create_task(_keep_listening(listen), name="detect.listen")
+    try:
+        yield wait
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _keep_listening(listen: Callable[[], Awaitable[None]]) -> None:
+    while True:  # the slow poll carries detection while the notification connection is away
+        try:
+            await listen()
+        except Exception:
+            log.exception("detect.listen_lost")
+        await asyncio.sleep(5.0)
+
+
+async def watch(
+    url: str,
+    *,
+    shard: str,
+    config: EngineConfig,
+    on_event: Callable[[Announcement], Awaitable[None]],
+    stop: asyncio.Event,
+    limits: Limits | None = None,
+    poll_s: float = 2.0,
+) -> WatchCounts:
+    """Detect until `stop` is set; then store the state and return what was done.
+
+    Waits for its turn if another process holds the shard.
+
+    Raises:
+        LostShard: another process took the shard over.
+    """
+    async with (
+        await connect(url, role=DatabaseRole.WORKER, name=f"fettle detect {shard}") as lease,
+        open_pool(url, role=DatabaseRole.WORKER, name=f"detect-{shard}", size=3) as pool,
+        _woken(url, poll_s) as wait,
+    ):
+        await lease.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"fettle.detect {shard}",))
+        loop = Watch(pool, shard=shard, config=config, on_event=on_event, limits=limits)
+        await loop.open()
+        await loop.announce()
+        while not stop.is_set():
+            if await loop.step() == 0:
+                await wait()
+        await loop.save()
+        await loop.announce()
+        return loop.counts
