@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from fettle import logs
+from fettle import logs, running
 from fettle.errors import FettleError
 from fettle.settings import Settings
 
@@ -15,6 +15,8 @@ VERBS = (
     "demo",
     "up",
     "migrate",
+    "company",
+    "account",
     "collect",
     "detect",
     "work",
@@ -56,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     logs.configure(level=settings.log_level, form=settings.log_format)
     try:
+        if args.verb not in {"demo", "up"}:
+            settings = running.join(settings)
         return int(args.run(args, settings))
     except FettleError as error:
         print(f"fettle: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from fettle.model import Role
 
 
 class BadCompanyFile(FettleError):
-    """{path}: {problems}"""
+    """{path} was not loaded, nothing was changed: {problems}."""
 
 
 def _known_zone(name: str) -> str:
@@ -155,11 +155,31 @@ def _contradictions(company: Company) -> list[str]:
     """Return references to what is not in the file, and certificates that end before they begin."""
     customers = {c.code for c in company.customers}
     engineers = {e.code for e in company.engineers}
-    machines = [(f"site {s.code}, machine {m.number}", m) for s in company.sites for m in (*s.machines, *(m for li in s.lines for m in li.machines))]
-    found = [f"{where}: customer {m.customer!r} is not in this file" for where, m in machines if m.customer and m.customer not in customers]
-    found += [f"account {a.login}: engineer {a.engineer!r} is not in this file" for a in company.accounts if a.engineer and a.engineer not in engineers]
-    found += [f"account {a.login}: customer {a.customer!r} is not in this file" for a in company.accounts if a.customer and a.customer not in customers]
-    found += [f"account {a.login}: role engineer needs engineer = its code" for a in company.accounts if a.role is Role.ENGINEER and not a.engineer]
+    machines = [
+        (f"site {s.code}, machine {m.number}", m)
+        for s in company.sites
+        for m in (*s.machines, *(m for li in s.lines for m in li.machines))
+    ]
+    found = [
+        f"{where}: customer {m.customer!r} is not in this file"
+        for where, m in machines
+        if m.customer and m.customer not in customers
+    ]
+    found += [
+        f"account {a.login}: engineer {a.engineer!r} is not in this file"
+        for a in company.accounts
+        if a.engineer and a.engineer not in engineers
+    ]
+    found += [
+        f"account {a.login}: customer {a.customer!r} is not in this file"
+        for a in company.accounts
+        if a.customer and a.customer not in customers
+    ]
+    found += [
+        f"account {a.login}: role engineer needs engineer = its code"
+        for a in company.accounts
+        if a.role is Role.ENGINEER and not a.engineer
+    ]
     found += [
         f"engineer {e.code}, certificate {c.code}: valid_to is before valid_from"
         for e in company.engineers

@@ -1,0 +1,43 @@
+"""`fettle account`: make an account, or give it a new password."""
+
+import argparse
+import asyncio
+import getpass
+import sys
+from typing import Any
+
+from fettle.commands.migrate import database_url
+from fettle.company import Account, Company
+from fettle.errors import FettleError
+from fettle.model import Role
+from fettle.settings import Settings
+from fettle.wiring import load_company
+
+
+class PasswordTooShort(FettleError):
+    """The password has {length} characters; it needs at least 8."""
+
+
+def add(verbs: Any) -> None:
+    parser: argparse.ArgumentParser = verbs.add_parser("account", help="make an account, or give it a new password")
+    parser.add_argument("--login", required=True, help="what they log in as")
+    parser.add_argument("--role", required=True, choices=[role.value for role in Role], help="what they may do")
+    parser.add_argument("--name", default="", help="how they are called")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="language of what they read")
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password from standard input instead of asking"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    url = database_url(settings)
+    password = (
+        sys.stdin.readline().rstrip("\n") if args.password_stdin else getpass.getpass(f"Password for {args.login}: ")
+    )
+    if len(password) < 8:
+        raise PasswordTooShort(length=len(password))
+    account = Account(login=args.login, name=args.name, role=Role(args.role), language=args.language, password=password)
+    asyncio.run(load_company(url, tenant=settings.tenant, company=Company(account=(account,))))
+    print(f"{args.login} can log in as {args.role} of tenant {settings.tenant}.")
+    return 0
