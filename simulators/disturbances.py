@@ -10,7 +10,7 @@ SENSOR_FAULT_KINDS = {
     "dropout": "no samples",
     "noise_up": "scatter times size (5)",
     "noise_down": "scatter times size (0.1)",
-    "unit_change": "value times size (1000), or to = \"fahrenheit\"",
+    "unit_change": 'value times size (1000), or to = "fahrenheit"',
     "clock_skew": "time stamps are ahead by size seconds (negative: behind)",
 }
 

@@ -74,7 +74,9 @@ def read_fault_kinds(path: Path) -> dict[str, FaultKind]:
             growth=t.text("growth", allowed=GROWTH_LAWS),
             to_failure_s=t.duration_s("to_failure", low=1.0),
             classes=t.texts("classes"),
-            effects=Effects(**{f.name: t.number(f.name, float(str(f.default)), low=-10, high=1000) for f in fields(Effects)}),
+            effects=Effects(
+                **{f.name: t.number(f.name, float(str(f.default)), low=-10, high=1000) for f in fields(Effects)}
+            ),
         )
         t.done()
     return kinds

@@ -100,7 +100,10 @@ class Fleet:
 
     def _make(self, wanted: int | None) -> Iterator[Machine]:
         specs: list[tuple[str, float, str, MachineSpec]] = [
-            (p.name, p.utc_offset_h, line.name, m) for p in self.scenario.plants for line in p.lines for m in line.machines
+            (p.name, p.utc_offset_h, line.name, m)
+            for p in self.scenario.plants
+            for line in p.lines
+            for m in line.machines
         ]
         total = len(specs) if wanted is None else wanted
         for i in range(total):
@@ -152,7 +155,12 @@ class Fleet:
         return self._physics.plan(machine, day, fate.faults, fate.physical)
 
     def generate(
-        self, start_us: int, end_us: int, *, machines: Iterable[Machine] | None = None, signals: tuple[str, ...] | None = None
+        self,
+        start_us: int,
+        end_us: int,
+        *,
+        machines: Iterable[Machine] | None = None,
+        signals: tuple[str, ...] | None = None,
     ) -> Iterator[Series]:
         """Yield the readings taken in [start, end), machine by machine, signal by signal, in the scenario's order.
 
@@ -190,7 +198,9 @@ class Fleet:
             at += s.times.size
         return out
 
-    def _columns(self, machine: Machine, start_us: int, end_us: int, wanted: tuple[str, ...]) -> dict[str, list[Column]]:
+    def _columns(
+        self, machine: Machine, start_us: int, end_us: int, wanted: tuple[str, ...]
+    ) -> dict[str, list[Column]]:
         out: dict[str, list[Column]] = {signal: [] for signal in wanted}
         if end_us <= start_us:
             return out
@@ -221,7 +231,9 @@ class Fleet:
                 self._blocks.popitem(last=False)
         return columns
 
-    def _draw(self, machine: Machine, block: int, wanted: frozenset[str], *, healthy_sensors: bool = False) -> dict[str, Column]:
+    def _draw(
+        self, machine: Machine, block: int, wanted: frozenset[str], *, healthy_sensors: bool = False
+    ) -> dict[str, Column]:
         per_block = self.block_us // machine.period_us
         taken = (block * per_block + np.arange(per_block)) * machine.period_us + machine.phase_us
         fate = self._fates[machine.key]

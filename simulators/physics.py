@@ -107,7 +107,12 @@ class Physics:
         return found
 
     def _make(
-        self, machine: Machine, day: int, faults: tuple[Fault, ...], disturbances: tuple[Disturbance, ...], rise_k: float
+        self,
+        machine: Machine,
+        day: int,
+        faults: tuple[Fault, ...],
+        disturbances: tuple[Disturbance, ...],
+        rise_k: float,
     ) -> DayPlan:
         kind = machine.kind
         day_us = day * DAY_US

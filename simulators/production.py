@@ -105,7 +105,8 @@ def _stops(machine: Machine, seed: int, day: int) -> list[tuple[int, int, State]
     if broken:
         start, length = rng.random(broken) * DAY_S, kind.repair_h * 3600 * rng.lognormal(-0.125, 0.5, broken)
         out += [
-            (int(a), int(a + min(b, 72_000)), State.BREAKDOWN) for a, b in zip(start.tolist(), length.tolist(), strict=True)
+            (int(a), int(a + min(b, 72_000)), State.BREAKDOWN)
+            for a, b in zip(start.tolist(), length.tolist(), strict=True)
         ]
     return out
 
@@ -175,7 +176,9 @@ class Stretch:
     ideal_cycle_s: float
 
 
-def piece_seconds(machine: Machine, seed: int, day: int, spans: Spans) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def piece_seconds(
+    machine: Machine, seed: int, day: int, spans: Spans
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Return the second of the day at which each piece is finished, and whether it is good."""
     kind = machine.kind
     rng = generator(seed, machine.key, _PIECES, day)

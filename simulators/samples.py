@@ -72,7 +72,9 @@ def block_signals(
         out["current"] = quantise(np.maximum(value, 0.0), kind.current_step_a)
     extra = wanted - out.keys()
     if extra:
-        out |= extra_signals(machine, seed, plan, grid, block, extra, on=on, load=load, share=share, ratio=ratio, noise=noise)
+        out |= extra_signals(
+            machine, seed, plan, grid, block, extra, on=on, load=load, share=share, ratio=ratio, noise=noise
+        )
     return out
 
 

@@ -99,7 +99,8 @@ class Scenario:
             self,
             start_us=start_us,
             faults=tuple(
-                replace(f, onset_us=f.onset_us + by, failure_us=f.failure_us + by, end_us=later(f.end_us)) for f in self.faults
+                replace(f, onset_us=f.onset_us + by, failure_us=f.failure_us + by, end_us=later(f.end_us))
+                for f in self.faults
             ),
             sensor_faults=tuple(
                 replace(f, onset_us=f.onset_us + by, end_us=later(f.end_us)) for f in self.sensor_faults
@@ -190,7 +191,10 @@ class _Reader:
         keep["duration_s"] = top.duration_s("duration", _float(keep.get("duration_s", 86_400.0)), low=1.0)
         keep["period_s"] = top.duration_s("period", _float(keep.get("period_s", 60.0)), low=0.001)
         if not period_fits(_float(keep["period_s"])):
-            raise top.wrong("period", f"{keep['period_s']:g} s must be whole milliseconds and divide 15 minutes (below 10 s) or a day")
+            raise top.wrong(
+                "period",
+                f"{keep['period_s']:g} s must be whole milliseconds and divide 15 minutes (below 10 s) or a day",
+            )
         before = keep.get("signals", DEFAULT_SIGNALS)
         assert isinstance(before, tuple)
         keep["signals"] = top.texts("signals", before, allowed=tuple(SIGNAL_UNITS))
@@ -212,9 +216,17 @@ class _Reader:
             machines: list[MachineSpec] = []
             line_name = _level(line, "name")
             for m in line.tables("machine"):
-                machines.extend(self._read_machines(m, numbers, line.text("calendar", "", allowed=("", *CALENDARS)) if "calendar" in line.data else ""))
+                machines.extend(
+                    self._read_machines(
+                        m,
+                        numbers,
+                        line.text("calendar", "", allowed=("", *CALENDARS)) if "calendar" in line.data else "",
+                    )
+                )
             title = line.text("title", line_name)
-            lines.append(Line(name=line_name, title=title, title_zh=line.text("title_zh", title), machines=tuple(machines)))
+            lines.append(
+                Line(name=line_name, title=title, title_zh=line.text("title_zh", title), machines=tuple(machines))
+            )
             if not machines:
                 raise line.wrong("machine", f"is missing: at least one [[site.line.machine]] in line {line_name!r}")
             line.done()
@@ -275,7 +287,9 @@ class _Reader:
         keep = self.single
         if not self.plants:
             raise ScenarioWrong(
-                file=keep["file"], key="site", problem='is missing: write [[site]] tables, or include a scenario that has them, as include = ["quiet-day"]'
+                file=keep["file"],
+                key="site",
+                problem='is missing: write [[site]] tables, or include a scenario that has them, as include = ["quiet-day"]',
             )
         start_us = _int(keep["start_us"])
         faults: list[Fault] = []
@@ -321,7 +335,9 @@ class _Reader:
             more = f" and {len(known) - 12} more" if len(known) > 12 else ""
             raise t.wrong("machine", f"{wanted!r} is not one of {', '.join(known[:12])}{more}")
         if len(found) > 1 and wanted != "*":
-            raise t.wrong("machine", f"{wanted!r} stands in several sites; add site = one of {', '.join(s for s, _ in found)}")
+            raise t.wrong(
+                "machine", f"{wanted!r} stands in several sites; add site = one of {', '.join(s for s, _ in found)}"
+            )
         return found
 
     def _fault(self, t: Table, start_us: int) -> list[Fault]:
@@ -340,7 +356,10 @@ class _Reader:
         faults = []
         for site, machine in self._machines(t):
             if kind.classes and machine.kind.name not in kind.classes:
-                raise t.wrong("kind", f"{kind.name!r} happens only to {', '.join(kind.classes)}; {machine.number} is a {machine.kind.name}")
+                raise t.wrong(
+                    "kind",
+                    f"{kind.name!r} happens only to {', '.join(kind.classes)}; {machine.number} is a {machine.kind.name}",
+                )
             faults.append(
                 Fault(
                     site=site,

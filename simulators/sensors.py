@@ -119,7 +119,9 @@ def apply_sensor_faults(
     return Column(taken[keep], stamped[keep], values[keep])
 
 
-def drop_missing(column: Column, *, share: float, start_us: int, end_us: int, machine: Machine, signal: str, seed: int, block: int) -> Column:
+def drop_missing(
+    column: Column, *, share: float, start_us: int, end_us: int, machine: Machine, signal: str, seed: int, block: int
+) -> Column:
     """Return the column without a random share of the samples of a span."""
     u = generator(seed, machine.key, _MISSING, block, stable_key(signal)).random(column.taken_us.size)
     keep = (u >= share) | (column.taken_us < start_us) | (column.taken_us >= end_us)

@@ -67,7 +67,12 @@ def extra_signals(
                 value = value * grid.at(broad)
             out[signal] = quantise(np.where(on, value, 0.004) * np.exp(kind.vibration_noise * normal(signal)), 0.001)
         elif signal in _PHASES:
-            value = kind.current_a * share * (1 + kind.current_noise * normal(signal)) * (1 + _own_unbalance(machine, signal))
+            value = (
+                kind.current_a
+                * share
+                * (1 + kind.current_noise * normal(signal))
+                * (1 + _own_unbalance(machine, signal))
+            )
             if faulty is not None:
                 u, lost = grid.at(faulty.unbalance), grid.at(faulty.phase_loss)
                 # deviations from the mean are u, -u/2, -u/2; a lost L3 leaves its current to the other two
@@ -103,7 +108,9 @@ def extra_signals(
                 low[0] = -1.0
             if grid.offset_us[-1] + machine.period_us >= 86_400_000_000:
                 high[-1] = 86_400.0
-            out[signal] = (np.searchsorted(at, high, side="right") - np.searchsorted(at, low, side="right")).astype(np.float64)
+            out[signal] = (np.searchsorted(at, high, side="right") - np.searchsorted(at, low, side="right")).astype(
+                np.float64
+            )
         else:
             raise AssertionError(signal)
     return out

@@ -17,7 +17,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|[wdhms])")
 
 
 class ScenarioWrong(FettleError):
-    """{file}: {key}: {problem}"""
+    """{file}: {key}: {problem}."""
 
 
 class DurationWrong(FettleError):
@@ -158,7 +158,9 @@ class Table:
             raise self.wrong(name, "must be an instant such as 2026-03-02T06:00:00Z")
         return instant_us(value)
 
-    def texts(self, name: str, default: tuple[str, ...] = (), *, allowed: Collection[str] | None = None) -> tuple[str, ...]:
+    def texts(
+        self, name: str, default: tuple[str, ...] = (), *, allowed: Collection[str] | None = None
+    ) -> tuple[str, ...]:
         value = self._get(name)
         if value is None:
             return default
@@ -173,7 +175,9 @@ class Table:
         value = self._get(name)
         if value is None:
             return default
-        if not isinstance(value, list) or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+        if not isinstance(value, list) or not all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+        ):
             raise self.wrong(name, "must be a list of numbers")
         return tuple(float(v) for v in value)
 
