@@ -29,6 +29,12 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--for", dest="duration", metavar="DURATION", help='plant time to run, as "2h" (default: until stopped)'
     )
+    parser.add_argument(
+        "--began",
+        type=datetime.fromisoformat,
+        metavar="INSTANT",
+        help="when the scenario began, as 2026-03-01T08:00:00+00:00; go on from now (default: it begins with this run)",
+    )
     parser.add_argument("--tenant", help="tenant (default: FETTLE_TENANT)")
     parser.set_defaults(run=run)
 
@@ -47,7 +53,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     # faster than the clock: begin in the past, so that time stamps end at the present
     back_us = 0 if args.speed == 1 else (span_us or scenario.duration_us)
     start_us = present - back_us
-    fleet = api.Fleet(scenario, seed=args.seed, machines=args.machines, start_us=start_us)
+    began_us = start_us if args.began is None else round(args.began.timestamp() * 1e6)
+    fleet = api.Fleet(scenario, seed=args.seed, machines=args.machines, start_us=began_us)
     address = api.BrokerAddress.of(running.join(settings))
     console = Console(stderr=True)
     console.print(
