@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -192,7 +192,3 @@ def _contradictions(company: Company) -> list[str]:
 def make_password(choose: Callable[[Sequence[str]], str] = secrets.choice) -> str:
     """Return a password of 16 letters and digits that are hard to mistake for each other."""
     return "".join(choose("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(16))
-
-
-def zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)

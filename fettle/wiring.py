@@ -1,0 +1,227 @@
+"""Joins the packages by passing functions: the one place that knows all of them.
+
+collect   readings -> ledger of batches          (ingest alone)
+detect    ledger -> findings -> ticket_opener    (anomaly, then workorders)
+work      tickets -> dispatch                    (dispatch, which knows workorders)
+serve     the web edge over every package's routes
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from anomaly.api import Announcement, Change
+from fettle import clock
+from fettle.company import WEEKDAYS, Company, Engineer, Machine, make_password
+from fettle.db import AsyncConn, DatabaseRole, Pool, open_pool, transaction
+from fettle.errors import FettleError
+from fettle.model import CustomerId, EngineerId, SiteId, TenantId
+from workorders import api as workorders
+
+
+class NoSuchTenant(FettleError):
+    """There is no tenant {slug}. Set FETTLE_TENANT to one that exists, or run `fettle migrate` to make it."""
+
+
+def ticket_opener(pool: Pool) -> Callable[[Announcement], Awaitable[None]]:
+    """Return what detection calls with each change of a finding: it opens a ticket or appends to it."""
+
+    async def hand_on(announcement: Announcement) -> None:
+        finding = announcement.event.finding
+        reported = workorders.ReportedFinding(
+            key=finding.key,
+            revision=announcement.revision,
+            machine_id=finding.machine_id,
+            fault_family=finding.fault_family,
+            kind=finding.kind,
+            severity=finding.severity,
+            onset_at=_instant(finding.onset_us),
+            at=_instant(announcement.event.at_us),
+            detector=finding.detector,
+            score=finding.score,
+            threshold=finding.threshold,
+            evidence=finding.evidence,
+            finding_id=announcement.finding_id,
+        )
+        tenant_id = TenantId(announcement.tenant_id)
+        async with transaction(pool, tenant_id=tenant_id) as conn:
+            if announcement.event.change is Change.CLEARED:
+                await workorders.note_cleared(conn, finding=reported, now=clock.now())
+            else:
+                await workorders.open_potential_fault(conn, tenant_id=tenant_id, finding=reported, now=clock.now())
+
+    return hand_on
+
+
+def _instant(us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+
+
+async def find_tenant(pool: Pool, slug: str) -> TenantId:
+    """Return the id of a tenant.
+
+    Raises:
+        NoSuchTenant: there is none of that slug.
+    """
+    async with pool.connection() as conn:
+        row = await (await conn.execute("SELECT id FROM tenant WHERE slug = %(slug)s", {"slug": slug})).fetchone()
+    if row is None:
+        raise NoSuchTenant(slug=slug)
+    return TenantId(int(row[0]))
+
+
+@dataclass
+class LoadedCompany:
+    """What a company file brought, and passwords that were made because it gave none."""
+
+    sites: int = 0
+    machines: int = 0
+    customers: int = 0
+    engineers: int = 0
+    accounts: int = 0
+    new_passwords: dict[str, str] = field(default_factory=dict)
+
+
+async def load_company(url: str, *, tenant: str, company: Company, password: str | None = None) -> LoadedCompany:
+    """Bring a tenant up to a company file, all of it or nothing.
+
+    Args:
+        url: the database.
+        tenant: slug of an existing tenant.
+        company: a checked file.
+        password: for accounts that the file gives none; made up for each where absent.
+
+    Raises:
+        NoSuchTenant: there is none of that slug.
+    """
+    done = LoadedCompany()
+    async with (
+        open_pool(url, role=DatabaseRole.WORKER, name="fettle-company", size=1) as workers,
+        open_pool(url, role=DatabaseRole.API, name="fettle-company", size=1) as pool,
+    ):
+        tenant_id = await find_tenant(workers, tenant)
+        async with transaction(pool, tenant_id=tenant_id) as conn:
+            customers = {}
+            for customer in company.customers:
+                customers[customer.code] = await workorders.create_customer(
+                    conn, code=customer.code, name=customer.name, phone=customer.phone, region=customer.region
+                )
+                done.customers += 1
+            for site in company.sites:
+                site_id = await workorders.create_site(
+                    conn,
+                    code=site.code,
+                    name=site.name or site.code,
+                    region=site.region,
+                    latitude=site.latitude,
+                    longitude=site.longitude,
+                    time_zone=site.time_zone,
+                )
+                done.sites += 1
+                for machine in site.machines:
+                    await _load_machine(conn, machine, site_id, None, customers)
+                    done.machines += 1
+                for line in site.lines:
+                    line_id = await workorders.create_line(
+                        conn, site_id=site_id, code=line.code, name=line.name or line.code
+                    )
+                    for machine in line.machines:
+                        await _load_machine(conn, machine, site_id, line_id, customers)
+                        done.machines += 1
+            engineers = {}
+            for engineer in company.engineers:
+                engineers[engineer.code] = await _load_engineer(conn, engineer)
+                done.engineers += 1
+            for account in company.accounts:
+                chosen = account.password or password
+                account_id = await workorders.create_account(
+                    conn,
+                    login=account.login,
+                    role=account.role,
+                    display_name=account.name or account.login,
+                    password=chosen,
+                    language=account.language,
+                    engineer_id=engineers.get(account.engineer),
+                    customer_id=customers.get(account.customer),
+                )
+                done.accounts += 1
+                if chosen is None and await _is_locked(conn, account_id):
+                    chosen = done.new_passwords[account.login] = make_password()
+                    await workorders.create_account(
+                        conn,
+                        login=account.login,
+                        role=account.role,
+                        display_name=account.name or account.login,
+                        password=chosen,
+                        language=account.language,
+                        engineer_id=engineers.get(account.engineer),
+                        customer_id=customers.get(account.customer),
+                    )
+    return done
+
+
+async def _is_locked(conn: AsyncConn, account_id: int) -> bool:
+    """Say whether an account has never had a password."""
+    row = await (
+        await conn.execute(
+            "SELECT password_hash LIKE 'scrypt$2$%%' FROM account WHERE id = %(account_id)s", {"account_id": account_id}
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+async def _load_machine(
+    conn: AsyncConn, machine: Machine, site_id: SiteId, line_id: int | None, customers: dict[str, CustomerId]
+) -> None:
+    await workorders.create_machine(
+        conn,
+        site_id=site_id,
+        line_id=line_id,
+        customer_id=customers.get(machine.customer),
+        number=machine.number,
+        name=machine.name or machine.number,
+        machine_class=machine.machine_class,
+        iso_class=machine.iso_class,
+        rated_current_a=machine.rated_current_a,
+        required_certificate=machine.required_certificate,
+        required_level=machine.required_level,
+    )
+
+
+async def _load_engineer(conn: AsyncConn, engineer: Engineer) -> EngineerId:
+    engineer_id = await workorders.create_engineer(
+        conn,
+        code=engineer.code,
+        name=engineer.name,
+        phone=engineer.phone,
+        latitude=engineer.latitude,
+        longitude=engineer.longitude,
+        time_zone=engineer.time_zone,
+        job_cap=engineer.job_cap,
+    )
+    zone = ZoneInfo(engineer.time_zone)
+    for certificate in engineer.certificates:
+        await workorders.add_certificate(
+            conn,
+            engineer_id=engineer_id,
+            code=certificate.code,
+            level=certificate.level,
+            valid_from=_midnight(certificate.valid_from, zone),
+            valid_until=_midnight(certificate.valid_to + timedelta(days=1), zone),
+            review_due_at=None if certificate.review_due is None else _midnight(certificate.review_due, zone),
+        )
+    for shift in engineer.shifts:
+        for day in shift.days:
+            await workorders.add_shift(
+                conn,
+                engineer_id=engineer_id,
+                weekday=WEEKDAYS.index(day) + 1,
+                starts_at=shift.starts,
+                hours=shift.hours,
+            )
+    return engineer_id
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(0), tzinfo=zone)
