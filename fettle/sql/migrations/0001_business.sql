@@ -307,7 +307,7 @@ CREATE TABLE ticket (
     rework_count int NOT NULL DEFAULT 0,
     satisfaction int,
     failed_offers int NOT NULL DEFAULT 0,
-    dispatch_hold text NOT NULL DEFAULT '',  -- why dispatch stopped trying: '', nobody_eligible, offers_failed
+    dispatch_hold text NOT NULL DEFAULT '',  -- why dispatch does not try: '', nobody_eligible, offers_failed, taken_back
     dispatch_after timestamptz,           -- when it tries again; null: when somebody says so
     version int NOT NULL DEFAULT 1,
     occurred_at timestamptz NOT NULL,     -- onset of the fault, or when it was reported
@@ -322,7 +322,7 @@ CREATE TABLE ticket (
     CONSTRAINT ticket_customer_fkey FOREIGN KEY (tenant_id, customer_id) REFERENCES customer (tenant_id, id),
     CONSTRAINT ticket_duplicate_fkey FOREIGN KEY (tenant_id, duplicate_of) REFERENCES ticket (tenant_id, id),
     CONSTRAINT ticket_satisfaction_check CHECK (satisfaction BETWEEN 1 AND 5),
-    CONSTRAINT ticket_dispatch_hold_check CHECK (dispatch_hold IN ('', 'nobody_eligible', 'offers_failed')),
+    CONSTRAINT ticket_dispatch_hold_check CHECK (dispatch_hold IN ('', 'nobody_eligible', 'offers_failed', 'taken_back')),
     CONSTRAINT ticket_resolution_check CHECK (resolution_code IN ('accepted', 'auto_accepted', 'cancelled', 'rejected', 'duplicate', 'false_alarm')),
     CONSTRAINT ticket_hold_check CHECK (hold_reason IN ('material', 'plant_condition', 'customer', 'weather')),
     CONSTRAINT ticket_owner_fkey FOREIGN KEY (tenant_id, owner_account_id) REFERENCES account (tenant_id, id),

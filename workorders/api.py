@@ -1,0 +1,77 @@
+"""What other packages may use of tickets."""
+
+from workorders.intake import read_report
+from workorders.lifecycle import IllegalTransition, NotReady, NotYourMove
+from workorders.model import (
+    DETECTION,
+    DISPATCH,
+    Actor,
+    Appended,
+    Channel,
+    DispatchHold,
+    NoOpenTicket,
+    Opened,
+    Priority,
+    Report,
+    ReportedFinding,
+    Requirement,
+    Resolution,
+    Ticket,
+)
+from workorders.potential import note_cleared, open_potential_fault
+from workorders.seed import (
+    LoginTaken,
+    add_absence,
+    add_certificate,
+    add_shift,
+    create_account,
+    create_customer,
+    create_engineer,
+    create_line,
+    create_machine,
+    create_site,
+)
+from workorders.store import NoSuchMachine, NoSuchTicket, add_event, lock_ticket, read_requirements, read_ticket
+from workorders.tickets import StaleVersion, file_ticket, transition
+
+__all__ = [
+    "DETECTION",
+    "DISPATCH",
+    "Actor",
+    "Appended",
+    "Channel",
+    "DispatchHold",
+    "IllegalTransition",
+    "LoginTaken",
+    "NoOpenTicket",
+    "NoSuchMachine",
+    "NoSuchTicket",
+    "NotReady",
+    "NotYourMove",
+    "Opened",
+    "Priority",
+    "Report",
+    "ReportedFinding",
+    "Requirement",
+    "Resolution",
+    "StaleVersion",
+    "Ticket",
+    "add_absence",
+    "add_certificate",
+    "add_event",
+    "add_shift",
+    "create_account",
+    "create_customer",
+    "create_engineer",
+    "create_line",
+    "create_machine",
+    "create_site",
+    "file_ticket",
+    "lock_ticket",
+    "note_cleared",
+    "open_potential_fault",
+    "read_report",
+    "read_requirements",
+    "read_ticket",
+    "transition",
+]
