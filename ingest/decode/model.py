@@ -258,7 +258,7 @@ def load_json(payload: bytes, limits: Limits) -> object:
 def check_depth(body: object, limit: int) -> None:
     """Refuse a structure nested deeper than `limit`."""
     level = [body]
-    for _ in range(limit + 1):
+    for _ in range(limit):
         below: list[object] = []
         for node in level:
             if isinstance(node, dict):
@@ -268,7 +268,7 @@ def check_depth(body: object, limit: int) -> None:
         if not below:
             return
         level = below
-    if any(isinstance(node, dict | list) and node for node in level):
+    if any(isinstance(node, dict | list) for node in level):
         raise BadPayload(Reason.TOO_DEEP, f"nested deeper than max_depth {limit}")
 
 
