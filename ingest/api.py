@@ -1,0 +1,167 @@
+"""What the rest of Fettle may use of ingestion.
+
+counters = await collect(settings, url=url, stop=stop)           # the collector's whole life
+with bulk_writer(settings, url=url, name="import") as bulk:      # history, through the same writer and ledger
+    bulk.store(rows)
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from fettle.clock import now_us
+from fettle.errors import FettleError
+from fettle.settings import Settings
+from fettle.wire import READING_DTYPE, ReadingArray
+from ingest.batch import Sealed, Wanted, sort_unique
+from ingest.catalogue import Refused, RegistrationPolicy
+from ingest.collector import Collector, CollectorOptions
+from ingest.counters import Counters
+from ingest.decode import ClockPolicy
+from ingest.session import Address
+from ingest.store import Messages, Outcome
+from ingest.topics import load_table
+from ingest.writer import Writer, WriterOptions
+
+__all__ = ["BulkWriter", "Collector", "Counters", "bulk_writer", "collect", "make_collector", "writer_options"]
+
+
+class SensorRefused(FettleError):
+    """{place} cannot be stored: {why}."""
+
+
+_DAY_US = 86_400 * 1_000_000
+_AT_ONCE = 20_000
+
+
+def writer_options(settings: Settings) -> WriterOptions:
+    """Return the policies that the settings ask for."""
+    return WriterOptions(
+        clock=ClockPolicy(
+            future_us=round(settings.collector_future_skew_s * 1e6),
+            future=settings.collector_future_policy,
+            retention_us=settings.reading_days * _DAY_US,
+        ),
+        registration=RegistrationPolicy(unknown=settings.collector_unknown, max_sensors=settings.collector_max_sensors),
+        keep=settings.collector_duplicate_policy,
+    )
+
+
+def make_collector(settings: Settings, *, url: str, host: str | None = None, port: int | None = None) -> Collector:
+    """Return a collector that is not running yet.
+
+    Raises:
+        BadTopicRule: the file of topic rules is wrong.
+    """
+    table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
+    options = CollectorOptions(
+        name=settings.collector_name,
+        address=Address.from_settings(settings, host=host, port=port),
+        topics=tuple(settings.collector_topics),
+        shared_group=settings.collector_shared_group,
+        receive_maximum=settings.collector_receive_maximum,
+        version=settings.broker_mqtt_version,
+        writer=writer_options(settings),
+    )
+    return Collector(url, options, table)
+
+
+async def collect(
+    settings: Settings,
+    *,
+    url: str,
+    host: str | None = None,
+    port: int | None = None,
+    stop: asyncio.Event,
+    on_start: Callable[[Collector], None] = lambda _: None,
+) -> Counters:
+    """Collect until `stop` is set; store and acknowledge what has arrived, and return the accounts.
+
+    Args:
+        settings: policies, and the broker unless `host` and `port` name another, such as an embedded one.
+        url: the database.
+        host: of the broker.
+        port: of the broker.
+        stop: ends it.
+        on_start: is given the collector, whose `is_connected` is set once it listens.
+    """
+    collector = make_collector(settings, url=url, host=host, port=port)
+    on_start(collector)
+    return await collector.run(stop)
+
+
+class BulkWriter:
+    """Stores readings that do not come from a broker, through the same writer and the same ledger.
+
+    So detection sees them, rollups cover them, and storing them a second time changes nothing.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.stored = 0
+        self.duplicates = 0
+        self.collisions = 0
+
+    def sensors(self, tenant: str, places: Sequence[tuple[str, str, str, str]]) -> list[int]:
+        """Return the ids of sensors, registering those that are missing.
+
+        Args:
+            tenant: slug.
+            places: site code, machine number, sensor name and unit of each.
+
+        Raises:
+            SensorRefused: a sensor may not be registered.
+        """
+        wanted = [Wanted(tenant, (site, machine, sensor), unit or None) for site, machine, sensor, unit in places]
+        found = self._writer.retrying(
+            lambda: self._writer.catalogue.resolve(self._writer.store.conn, wanted, now_s=0.0)
+        )
+        ids = []
+        for want in wanted:
+            sensor = found[want]
+            if isinstance(sensor, Refused):
+                raise SensorRefused(place="/".join(want.path), why=sensor.detail)
+            ids.append(sensor.id)
+        return ids
+
+    def store(self, rows: ReadingArray, *, on_progress: Callable[[int], None] = lambda _: None) -> None:
+        """Store readings, in batches of the ledger, in the order given.
+
+        Args:
+            rows: of `READING_DTYPE`; a value of NaN is a missing one. Pass them by time, so that detection may fold
+                them as they come.
+            on_progress: is told how many more are done.
+        """
+        assert rows.dtype == READING_DTYPE, rows.dtype
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            owners = np.zeros(len(some), dtype=np.int32)
+            unique, owners, duplicates, collisions = sort_unique(some, owners)
+            sealed = Sealed(
+                messages=0, rows=unique, owners=owners, texts=[], waveforms=[], life=[], refusals=[],
+                duplicates=duplicates, collisions=collisions, ignored_messages=0, ignored_readings=0, is_suspect=False,
+            )  # fmt: skip
+            outcome: Outcome = self._writer.persist_sealed(sealed, Messages([b""], [b""], set()), received_us=now_us())
+            self.stored += outcome.stored
+            self.duplicates += outcome.duplicates
+            self.collisions += outcome.collisions
+            on_progress(len(some))
+
+
+@contextmanager
+def bulk_writer(settings: Settings, *, url: str, name: str) -> Iterator[BulkWriter]:
+    """Open a writer for history under a collector name of its own.
+
+    Raises:
+        LeaseTaken: another process writes under this name.
+    """
+    stopping = threading.Event()
+    writer = Writer(url, name=name, options=writer_options(settings), wait=stopping.wait)
+    writer.open()
+    try:
+        yield BulkWriter(writer)
+    finally:
+        writer.close()

@@ -1,0 +1,366 @@
+"""The collector: joins the connection to the broker, the intake and the writer thread.
+
+One batch is on its way to the database while the next one fills. A batch leaves when the writer is free and it is
+worth a transaction: large enough, old enough, or as full as the broker's window allows. Its acknowledgements go out in
+one write when its transaction has been committed, in the order in which its messages came, and only on the connection
+they came on; messages of a connection that is gone come again, and meet the unique key.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from fettle import logs
+from fettle.clock import monotonic_s, now_us
+from fettle.errors import FettleError
+from ingest.batch import Batch
+from ingest.counters import Counters
+from ingest.frames import Frames, acknowledge
+from ingest.intake import Intake
+from ingest.packets import Connect, ConnectRefused, Version, Will, WrongVersion
+from ingest.session import Address, BadCertificate, Link, NotTrusted, TakenOver, connect
+from ingest.store import LeaseLost, LeaseTaken, Outcome
+from ingest.topics import Table
+from ingest.writer import Stopped, Writer, WriterOptions
+
+log = logs.get("ingest")
+
+STATUS_ROOT = "fettle-collector"  # outside the topics that are subscribed to
+_WORTH_ROWS = 256  # enough for a transaction of its own
+_LINGER_S = 0.05  # as long as fewer may wait for company
+_MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
+_MOST_BYTES = 16 << 20
+_DRAIN_S = 4.0
+
+
+class SubscriptionRefused(FettleError):
+    """The broker does not grant {topic!r} at QoS 1 ({why}). Allow it in the broker's access list, or change FETTLE_COLLECTOR_TOPICS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectorOptions:
+    """What one collector does."""
+
+    name: str
+    address: Address
+    topics: tuple[str, ...]
+    shared_group: str = ""
+    receive_maximum: int = 10_000
+    version: str = "auto"
+    keep_alive_s: int = 30
+    writer: WriterOptions = field(default_factory=WriterOptions)
+
+    def filters(self) -> list[str]:
+        if not self.shared_group:
+            return list(self.topics)
+        return [f"$share/{self.shared_group}/{topic}" for topic in self.topics]
+
+
+class Collector:
+    """One process's collector. `run` is its life; `counters` and `status` can be read at any time."""
+
+    def __init__(self, url: str, options: CollectorOptions, table: Table) -> None:
+        self.options = options
+        self.counters = Counters()
+        self.is_connected = asyncio.Event()  # subscribed, and listening
+        self._stopping = threading.Event()
+        self.writer = Writer(url, name=options.name, options=options.writer, wait=self._stopping.wait)
+        self.intake = Intake(table, self.writer.catalogue)
+        self._jobs: SimpleQueue[Batch | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link: Link | None = None
+        self._generation = 0
+        self._in_flight: Batch | None = None
+        self._in_flight_readings = 0
+        self._linger: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writer_ready: asyncio.Future[None] | None = None
+        self._failed: asyncio.Future[None] | None = None
+        self.latencies: deque[float] = deque(maxlen=4096)  # seconds from receipt to commit, of recent batches
+
+    async def run(self, stop: asyncio.Event) -> Counters:
+        """Collect until `stop` is set, then store and acknowledge what has arrived.
+
+        Raises:
+            LeaseTaken: another collector of this name is running.
+            LeaseLost: another collector of this name took over.
+            TakenOver: the same, noticed by the broker.
+            ConnectRefused: the broker will not have us.
+            SubscriptionRefused: the broker grants less than QoS 1.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._failed = self._loop.create_future()
+        self._writer_ready = self._loop.create_future()
+        thread = threading.Thread(target=self._write, name="fettle-writer", daemon=True)
+        thread.start()
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        session = asyncio.create_task(self._stay_connected(), name="mqtt-session")
+        first: set[asyncio.Future[Any]] = {stopped, session, self._failed}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                await self._failed
+            if session.done():
+                await session
+            await self._drain()
+        finally:
+            self._stopping.set()
+            for task in (stopped, session):
+                task.cancel()
+            await asyncio.gather(stopped, session, return_exceptions=True)
+            await self._disconnect()
+            self._jobs.put(None)
+            await asyncio.to_thread(thread.join, 10)
+            self._return_rest()
+        return self.counters
+
+    # the connection
+
+    async def _stay_connected(self) -> None:
+        assert self._writer_ready is not None
+        await self._writer_ready
+        attempt = 0
+        while True:
+            try:
+                link = await self._connect()
+                await self._subscribe(link)
+            except (WrongVersion, TakenOver):
+                raise
+            except FettleError as error:
+                if not _may_pass(error):
+                    raise
+                log.warning("broker.unreachable", why=str(error))
+                self._link = None
+            except TimeoutError:
+                log.warning("broker.silent", where=self.options.address.where)
+                await self._disconnect()
+            else:
+                attempt = 0
+                self.is_connected.set()
+                why = await asyncio.shield(link.lost)
+                self.is_connected.clear()
+                self._forget(link)
+                if isinstance(why, TakenOver):
+                    raise why
+                log.warning("broker.lost", why=str(why))
+                self.counters.reconnects += 1
+            attempt += 1
+            await asyncio.sleep(min(0.1 * 2 ** min(attempt, 10), 10.0))
+
+    async def _connect(self) -> Link:
+        options = self.options
+        if options.version != "auto":
+            link = await self._open(Version(options.version))
+        else:
+            try:
+                link = await self._open(Version.V5)
+            except WrongVersion as error:
+                link = await self._open(Version.V3)
+                log.warning("broker.speaks_only_3_1_1", why=str(error), remedy="Mosquitto gives such a client 20 unacknowledged messages at a time; amqtt drops messages. Use a broker of MQTT 5 for anything but a demonstration.")  # fmt: skip
+        return link
+
+    async def _open(self, version: Version) -> Link:
+        options = self.options
+        ask = Connect(
+            client_id=options.name,
+            username=options.address.username,
+            password=options.address.password,
+            keep_alive_s=options.keep_alive_s,
+            receive_maximum=options.receive_maximum,
+            will=Will(topic=f"{STATUS_ROOT}/{options.name}/status", payload=b'{"online":false}'),
+        )
+        link = await connect(options.address, ask, version=version, on_frames=self._take)
+        self._generation += 1
+        self._link = link
+        granted = link.granted
+        assert granted is not None
+        if self.writer.store.had_session and not granted.session_present:
+            self.counters.sessions_lost += 1
+            log.error("broker.session_lost", client_id=options.name, remedy="Messages sent while we were away may be lost. Check the broker's persistence and session expiry.")  # fmt: skip
+        return link
+
+    async def _subscribe(self, link: Link) -> None:
+        filters = self.options.filters()
+        codes = await link.subscribe(filters)
+        for topic, code in zip(filters, codes, strict=True):
+            if code != 1:
+                raise SubscriptionRefused(topic=topic, why="granted QoS 0" if code == 0 else f"reason {code:#04x}")
+        log.info("broker.subscribed", where=self.options.address.where, version=link.version.value, topics=len(filters))
+        if link.granted is not None and link.granted.has_retain:
+            link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}')
+
+    def _forget(self, link: Link) -> None:
+        """What this connection delivered and nobody has stored yet comes again; what is on its way is still stored."""
+        if self._link is link:
+            self._link = None
+        batch = self.intake.batch
+        if batch:
+            self._return(self.intake.take_batch())
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    async def _disconnect(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    # messages
+
+    def _take(self, link: Link, frames: Frames, nbytes: int) -> None:
+        if link is not self._link and self._link is not None:
+            return
+        intake = self.intake
+        batch = intake.batch
+        before = batch.readings if batch.topics else 0
+        if not batch.topics:
+            batch.first_at_s = monotonic_s()
+            batch.connection = self._generation
+        intake.take(frames, now_us())
+        batch.size_bytes += nbytes
+        self.counters.bytes_received += nbytes
+        messages, readings = self.counters.messages, self.counters.readings
+        messages.received += len(frames.topics)
+        messages.in_flight += len(frames.topics)
+        added = batch.readings - before
+        readings.received += added
+        readings.in_flight += added
+        self._flush_if_due()
+        if self._in_flight is not None and (len(batch.ts) >= _MOST_ROWS or batch.size_bytes >= _MOST_BYTES):
+            link.pause()
+
+    def _flush_if_due(self) -> None:
+        batch = self.intake.batch
+        if self._in_flight is not None or not batch.topics:
+            return
+        age_s = monotonic_s() - batch.first_at_s
+        is_due = (
+            len(batch.ts) >= _WORTH_ROWS
+            or age_s >= _LINGER_S
+            or len(batch.packet_ids) >= self.options.receive_maximum
+            or (self._link is not None and self._link.version is Version.V3)  # its window is small and unknown
+        )
+        if is_due:
+            self._flush()
+        elif self._linger is None:
+            assert self._loop is not None
+            self._linger = self._loop.call_later(_LINGER_S - age_s, self._linger_is_over)
+
+    def _linger_is_over(self) -> None:
+        self._linger = None
+        self._flush_if_due()
+
+    def _flush(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._in_flight = self.intake.take_batch()
+        self._in_flight_readings = self._in_flight.readings
+        self._idle.clear()
+        self._jobs.put(self._in_flight)
+        if self._link is not None:
+            self._link.resume()
+
+    def _stored(self, batch: Batch, outcome: Outcome) -> None:
+        """Book a batch that is committed, and acknowledge it."""
+        if batch.connection == self._generation and self._link is not None:
+            self._link.send(acknowledge(batch.packet_ids))
+        self.latencies.append(monotonic_s() - batch.first_at_s)
+        self._book(batch, outcome)
+        self._in_flight = None
+        self._idle.set()
+        self._flush_if_due()
+
+    def _book(self, batch: Batch, outcome: Outcome) -> None:
+        messages, readings = self.counters.messages, self.counters.readings
+        self.counters.batches += 1
+        messages.in_flight -= len(batch)
+        messages.rejected += outcome.rejected_messages
+        messages.ignored += batch.ignored_messages
+        messages.done += len(batch) - outcome.rejected_messages - batch.ignored_messages
+        readings.in_flight -= self._in_flight_readings
+        readings.done += outcome.stored
+        readings.duplicates += outcome.duplicates
+        readings.collisions += outcome.collisions
+        readings.rejected += outcome.rejected
+        readings.ignored += outcome.ignored
+
+    def _return(self, batch: Batch, readings: int | None = None) -> None:
+        n = batch.readings if readings is None else readings
+        self.counters.messages.in_flight -= len(batch)
+        self.counters.messages.returned += len(batch)
+        self.counters.readings.in_flight -= n
+        self.counters.readings.returned += n
+
+    def _return_rest(self) -> None:
+        if self._in_flight is not None:
+            self._return(self._in_flight, self._in_flight_readings)
+            self._in_flight = None
+        if self.intake.batch:
+            self._return(self.intake.take_batch())
+
+    async def _drain(self) -> None:
+        """Stop reading, store and acknowledge what has arrived, within the time a supervisor gives us."""
+        if self._link is not None:
+            self._link.pause()
+        deadline = monotonic_s() + _DRAIN_S
+        while self._in_flight is not None or self.intake.batch:
+            if self._in_flight is None:
+                self._flush()
+                if self._link is not None:
+                    self._link.pause()
+            try:
+                await asyncio.wait_for(self._idle.wait(), max(deadline - monotonic_s(), 0.01))
+            except TimeoutError:
+                log.warning("collector.stopped_undrained", messages=self.counters.messages.in_flight)
+                return
+
+    # the writer thread
+
+    def _write(self) -> None:
+        """Store batches until told to stop. Runs in the writer thread."""
+        assert self._loop is not None
+        try:
+            self.writer.open()
+            self._tell(self._set_ready)
+            while (batch := self._jobs.get()) is not None:
+                outcome = self.writer.persist(batch)
+                self._tell(self._stored, batch, outcome)
+        except Stopped:
+            pass
+        except (LeaseTaken, LeaseLost) as error:
+            self._tell(self._fail, error)
+        except Exception as error:
+            log.exception("writer.failed")
+            self._tell(self._fail, error)
+        finally:
+            self.writer.close()
+
+    def _tell(self, call: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop has ended: nobody is left to acknowledge to
+            log.debug("writer.loop_closed")
+
+    def _set_ready(self) -> None:
+        assert self._writer_ready is not None
+        if not self._writer_ready.done():
+            self._writer_ready.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        assert self._failed is not None
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+
+def _may_pass(error: FettleError) -> bool:
+    """Whether waiting may help: an absent or busy broker, unlike a wrong password."""
+    if isinstance(error, (NotTrusted, BadCertificate, SubscriptionRefused)):
+        return False
+    return not isinstance(error, ConnectRefused) or error.may_pass

@@ -1,0 +1,69 @@
+"""The collector's accounts. Every message, and every reading decoded from one, is in exactly one state.
+
+    messages: received = done + rejected + ignored + in flight + spooled + returned
+    readings: received = stored + duplicates + collisions + rejected + ignored + in flight + spooled + returned
+
+`returned` are messages that were not stored before their connection, or the process, ended: they were not acknowledged,
+and the broker delivers them again.
+"""
+
+from dataclasses import dataclass, field
+
+from fettle.errors import FettleError
+
+
+class Unbalanced(FettleError):
+    """{what}: {received} received, {accounted} accounted for."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One of the two identities."""
+
+    received: int = 0
+    done: int = 0  # messages: stored as far as they go; readings: stored
+    duplicates: int = 0
+    collisions: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    in_flight: int = 0
+    spooled: int = 0
+    returned: int = 0
+
+    @property
+    def accounted(self) -> int:
+        return (
+            self.done + self.duplicates + self.collisions + self.rejected + self.ignored
+            + self.in_flight + self.spooled + self.returned
+        )  # fmt: skip
+
+    def check(self, what: str) -> None:
+        """Assert the identity.
+
+        Raises:
+            Unbalanced: something was lost or counted twice.
+        """
+        if self.received != self.accounted or min(self.in_flight, self.spooled, self.done) < 0:
+            raise Unbalanced(what=what, received=self.received, accounted=self.accounted)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a collector has done since it started."""
+
+    messages: Account = field(default_factory=Account)
+    readings: Account = field(default_factory=Account)
+    batches: int = 0
+    bytes_received: int = 0
+    reconnects: int = 0
+    sessions_lost: int = 0
+    late: int = 0
+
+    def check(self) -> None:
+        """Assert both identities.
+
+        Raises:
+            Unbalanced: something was lost or counted twice.
+        """
+        self.messages.check("messages")
+        self.readings.check("readings")

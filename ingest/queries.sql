@@ -1,0 +1,164 @@
+-- name: list_tenants
+-- Which tenants exist; the workers' only read across tenants.
+SELECT id, slug FROM tenant
+
+-- name: name_tenant
+-- Say whose catalogue the rest of the transaction reads and writes.
+SELECT set_config('fettle.tenant', %(tenant_id)s::text, true)
+
+-- name: find_sensors
+-- The sensors of the named places that exist, with the place's position in the arrays.
+SELECT w.i::int - 1, s.id, s.kind, s.unit, s.is_enabled
+FROM unnest(%(sites)s::text[], %(machines)s::text[], %(sensors)s::text[]) WITH ORDINALITY AS w (site, machine, sensor, i)
+JOIN site AS p ON p.tenant_id = %(tenant_id)s::int AND p.code = w.site
+JOIN machine AS m ON m.tenant_id = %(tenant_id)s::int AND m.site_id = p.id AND m.number = w.machine
+JOIN sensor AS s ON s.tenant_id = %(tenant_id)s::int AND s.machine_id = m.id AND s.name = w.sensor
+
+-- name: count_sensors
+-- How many sensors the tenant has: the guard against topics made up by the thousand.
+SELECT count(*) FROM sensor WHERE tenant_id = %(tenant_id)s::int
+
+-- name: register_sites
+-- Make the sites that topics name and nobody has entered.
+INSERT INTO site (tenant_id, code, name)
+SELECT DISTINCT %(tenant_id)s::int, w.site, w.site
+FROM unnest(%(sites)s::text[]) AS w (site)
+WHERE NOT EXISTS (SELECT FROM site AS p WHERE p.tenant_id = %(tenant_id)s::int AND p.code = w.site)
+ORDER BY 2
+ON CONFLICT DO NOTHING
+
+-- name: register_machines
+-- Make the machines that topics name and nobody has entered.
+INSERT INTO machine (tenant_id, site_id, number, name, is_registered_by_topic)
+SELECT DISTINCT %(tenant_id)s::int, p.id, w.machine, w.machine, true
+FROM unnest(%(sites)s::text[], %(machines)s::text[]) AS w (site, machine)
+JOIN site AS p ON p.tenant_id = %(tenant_id)s::int AND p.code = w.site
+WHERE NOT EXISTS (SELECT FROM machine AS m
+                  WHERE m.tenant_id = %(tenant_id)s::int AND m.site_id = p.id AND m.number = w.machine)
+ORDER BY 2, 3
+ON CONFLICT DO NOTHING
+
+-- name: register_sensors
+-- Make the sensors that topics name and nobody has entered.
+INSERT INTO sensor (tenant_id, machine_id, name, kind, unit)
+SELECT DISTINCT ON (m.id, w.sensor) %(tenant_id)s::int, m.id, w.sensor, w.kind, w.unit
+FROM unnest(%(sites)s::text[], %(machines)s::text[], %(sensors)s::text[], %(kinds)s::text[], %(units)s::text[])
+    AS w (site, machine, sensor, kind, unit)
+JOIN site AS p ON p.tenant_id = %(tenant_id)s::int AND p.code = w.site
+JOIN machine AS m ON m.tenant_id = %(tenant_id)s::int AND m.site_id = p.id AND m.number = w.machine
+ORDER BY m.id, w.sensor
+ON CONFLICT DO NOTHING
+
+-- name: name_units
+-- Give sensors the unit that their messages now carry, where they had none.
+UPDATE sensor AS s SET unit = w.unit, kind = w.kind
+FROM unnest(%(ids)s::int[], %(kinds)s::text[], %(units)s::text[]) AS w (id, kind, unit)
+WHERE s.tenant_id = %(tenant_id)s::int AND s.id = w.id AND s.unit = ''
+
+-- name: disabled_sensors
+-- Sensors whose messages are to be ignored.
+SELECT id FROM sensor WHERE tenant_id = %(tenant_id)s::int AND NOT is_enabled
+
+-- name: know_collector
+-- Make the collector's row at its first start.
+INSERT INTO collector (name) VALUES (%(name)s) ON CONFLICT (name) DO NOTHING
+
+-- name: find_collector
+-- Who the collector is, and who leased it last.
+SELECT id, lease_token FROM collector WHERE name = %(name)s
+
+-- name: lock_collector
+-- Take the collector's lease for as long as this connection lives; false: another connection has it.
+SELECT pg_try_advisory_lock(%(space)s::int, %(collector_id)s::int)
+
+-- name: lease_collector
+-- Become the one writer; waits for a transaction of the last connection that is still committing.
+UPDATE collector SET lease_token = %(token)s, leased_at = clock_timestamp()
+WHERE id = %(collector_id)s
+RETURNING last_number, has_session
+
+-- name: find_batch
+-- What became of a batch whose COMMIT was not answered.
+SELECT stored, duplicates, collisions, rejected FROM batch WHERE collector_id = %(collector_id)s AND number = %(number)s
+
+-- name: write_batch
+-- The ledger row of a batch; none is written where another process has taken the lease.
+WITH holder AS (
+    UPDATE collector SET last_number = %(number)s
+    WHERE id = %(collector_id)s AND lease_token = %(token)s AND last_number = %(number)s::bigint - 1
+    RETURNING id
+)
+INSERT INTO batch (collector_id, number, messages, stored, duplicates, collisions, rejected, ignored, first_ts, last_ts, payload)
+SELECT holder.id, %(number)s, %(messages)s, %(stored)s, %(duplicates)s, %(collisions)s, %(rejected)s, %(ignored)s,
+    %(first_ts)s::timestamptz, %(last_ts)s::timestamptz, %(payload)s
+FROM holder
+
+-- name: insert_readings
+-- The conflict path: store what is new, and say what was.
+INSERT INTO reading (sensor_id, quality, flags, ts, value)
+SELECT w.sensor_id, w.quality, w.flags, w.ts, nullif(w.value, 'NaN')
+FROM unnest(%(sensor_ids)s::int[], %(qualities)s::smallint[], %(flags)s::smallint[], %(ts)s::timestamptz[], %(values)s::float8[])
+    AS w (sensor_id, quality, flags, ts, value)
+ORDER BY w.sensor_id, w.ts
+ON CONFLICT DO NOTHING
+RETURNING sensor_id, (extract(epoch FROM ts) * 1000000)::bigint
+
+-- name: count_collisions
+-- Of readings whose key exists already, those whose value is another one.
+SELECT w.i::int - 1
+FROM unnest(%(sensor_ids)s::int[], %(ts)s::timestamptz[], %(values)s::float8[]) WITH ORDINALITY AS w (sensor_id, ts, value, i)
+JOIN reading AS r ON r.sensor_id = w.sensor_id AND r.ts = w.ts
+WHERE r.ts >= %(first_ts)s::timestamptz AND r.ts <= %(last_ts)s::timestamptz
+    AND r.value IS DISTINCT FROM nullif(w.value, 'NaN')
+
+-- name: overwrite_readings
+-- Policy `last`: the newer value replaces the older one.
+UPDATE reading AS r SET value = nullif(w.value, 'NaN'), quality = w.quality, flags = w.flags
+FROM unnest(%(sensor_ids)s::int[], %(qualities)s::smallint[], %(flags)s::smallint[], %(ts)s::timestamptz[], %(values)s::float8[])
+    AS w (sensor_id, quality, flags, ts, value)
+WHERE r.sensor_id = w.sensor_id AND r.ts = w.ts
+    AND r.ts >= %(first_ts)s::timestamptz AND r.ts <= %(last_ts)s::timestamptz
+
+-- name: insert_texts
+-- Readings that are words.
+INSERT INTO reading_text (sensor_id, quality, flags, ts, value)
+SELECT w.sensor_id, w.quality, w.flags, w.ts, w.value
+FROM unnest(%(sensor_ids)s::int[], %(qualities)s::smallint[], %(flags)s::smallint[], %(ts)s::timestamptz[], %(values)s::text[])
+    AS w (sensor_id, quality, flags, ts, value)
+ORDER BY w.sensor_id, w.ts
+ON CONFLICT DO NOTHING
+
+-- name: count_text_collisions
+-- Words whose key holds another word; asked after the insert.
+SELECT count(*)
+FROM unnest(%(sensor_ids)s::int[], %(ts)s::timestamptz[], %(values)s::text[]) AS w (sensor_id, ts, value)
+JOIN reading_text AS r ON r.sensor_id = w.sensor_id AND r.ts = w.ts
+WHERE r.value <> w.value
+
+-- name: insert_waveform
+-- One burst of samples.
+INSERT INTO waveform (sensor_id, t0, fs_hz, n, dtype, scale, data)
+VALUES (%(sensor_id)s, %(t0)s, %(fs_hz)s, %(n)s, %(dtype)s, %(scale)s, %(data)s)
+ON CONFLICT DO NOTHING
+
+-- name: record_life
+-- The last sign of life of each source; an older one changes nothing.
+INSERT INTO liveness (tenant_id, source, is_online, at, detail)
+VALUES (%(tenant_id)s, %(source)s, %(is_online)s, %(at)s, %(detail)s)
+ON CONFLICT (tenant_id, source) DO UPDATE SET is_online = EXCLUDED.is_online, at = EXCLUDED.at, detail = EXCLUDED.detail
+WHERE liveness.at <= EXCLUDED.at
+
+-- name: reject_messages
+-- What could not be stored, with the message as it came.
+INSERT INTO rejected_message (tenant_id, collector_id, received_at, topic, payload, reason, detail, is_retained)
+SELECT w.tenant_id, %(collector_id)s, %(received_at)s, w.topic, w.payload, w.reason, w.detail, w.is_retained
+FROM unnest(%(tenant_ids)s::int[], %(topics)s::bytea[], %(payloads)s::bytea[], %(reasons)s::text[], %(details)s::text[],
+            %(retained)s::boolean[]) AS w (tenant_id, topic, payload, reason, detail, is_retained)
+
+-- name: ensure_partitions
+-- Make the partitions that cover a span; nothing to do on TimescaleDB.
+SELECT ensure_reading_partitions(%(from_ts)s, %(to_ts)s)
+
+-- name: remember_session
+-- From now on the broker should have our session.
+UPDATE collector SET has_session = true, sessions_lost = sessions_lost + %(lost)s::int WHERE id = %(collector_id)s

@@ -1,0 +1,436 @@
+"""The writer: takes one batch at a time and does not let go of it before it is stored.
+
+Whatever the database answers, a batch ends in exactly one way: committed, with every reading stored, known already, or
+refused with its message kept in `rejected_message`. Until then nothing of it is acknowledged. `ingest.sqlstate` says
+what each error calls for; this module does it.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+import numpy as np
+import psycopg
+
+from fettle import logs
+from fettle.clock import monotonic_s
+from fettle.db import NoDatabase
+from fettle.errors import FettleError
+from fettle.wire import ReadingArray
+from ingest.batch import Batch, Refusal, Sealed, Wanted, seal
+from ingest.catalogue import Catalogue, Refused, RegistrationPolicy, Sensor
+from ingest.decode import ClockPolicy
+from ingest.poison import find_row
+from ingest.sqlstate import Action, classify
+from ingest.store import LeaseLost, LeaseTaken, Messages, Outcome, Store
+
+log = logs.get("ingest")
+T = TypeVar("T")
+
+_CLEAN_BATCHES = 8  # so many batches without a conflict, and the straight way is tried again
+_RETRIES_BEFORE_HALVING = 5
+_RETRIES_BEFORE_HALT = 10
+_MOST_POISON_SHARE = 0.2  # of a batch: more is no poison but a fault of the whole
+_MOST_POISON_BATCHES = 20  # running
+
+
+class State(StrEnum):
+    """How the writer is doing."""
+
+    STARTING = "starting"
+    WRITING = "writing"
+    HOLDING = "holding"  # the database is away or full: everything is kept, retried with back-off
+    HALTED = "halted"  # every row would fail: kept, retried slowly, a person is needed
+
+
+class Stopped(FettleError):
+    """The writer was told to stop before the batch was stored; its messages stay unacknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterOptions:
+    """How the writer behaves."""
+
+    clock: ClockPolicy = field(default_factory=ClockPolicy)
+    registration: RegistrationPolicy = field(default_factory=RegistrationPolicy)
+    keep: Literal["first", "last"] = "first"
+    backoff_s: float = 0.05
+    longest_backoff_s: float = 5.0
+    halted_backoff_s: float = 10.0
+
+
+@dataclass(slots=True)
+class WriterStatus:
+    """What the writer says about itself; written by its thread, read by others."""
+
+    state: State = State.STARTING
+    reason: str = ""
+    since_s: float = 0.0
+    conflict_path: bool = False
+    retries: Counter[str] = field(default_factory=Counter)
+
+
+class Writer:
+    """Stores batches one after the other. Every method blocks and belongs to one thread, `stop` excepted."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        options: WriterOptions,
+        wait: Callable[[float], bool],
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            url: the database.
+            name: of the collector, whose lease is taken.
+            options: policies.
+            wait: sleeps for some seconds, or returns True at once when it is time to stop.
+            catalogue: shared with an `Intake`; made if absent.
+        """
+        self.options = options
+        self.catalogue = Catalogue(options.registration) if catalogue is None else catalogue
+        self.status = WriterStatus()
+        self.store = Store(url, name=name, keep=options.keep)
+        self._wait = wait
+        self._clean = _CLEAN_BATCHES
+        self._poisoned_batches = 0
+
+    def expect_conflicts(self) -> None:
+        """Take the conflict path for the next batches: a session was resumed, or the spool is replayed."""
+        self._clean = 0
+
+    def open(self) -> None:
+        """Connect and take the lease, waiting for the database as long as it takes.
+
+        Raises:
+            Stopped: told to stop first.
+            LeaseTaken: the collector's name is in use.
+            LeaseLost: another process took over.
+        """
+        attempt = 0
+        while True:
+            try:
+                self.store.open()
+            except (LeaseTaken, LeaseLost):
+                raise
+            except (NoDatabase, psycopg.Error) as error:
+                self._hold(_state_of(error), attempt, why=str(error).strip())
+                attempt += 1
+            else:
+                self._set_state(State.WRITING)
+                return
+
+    def close(self) -> None:
+        self.store.close()
+
+    def persist(self, batch: Batch) -> Outcome:
+        """Store a batch, however long it takes.
+
+        Raises:
+            Stopped: told to stop; nothing of the batch may be acknowledged.
+            LeaseLost: another process took over; the same.
+        """
+        self._resolve(batch)
+        sealed = seal(batch, policy=self.options.clock, keep_last=self.store.keep_last)
+        messages = Messages(batch.topics, batch.payloads, batch.retained)
+        return self.persist_sealed(sealed, messages, received_us=batch.received_us)
+
+    def persist_sealed(self, sealed: Sealed, messages: Messages, *, received_us: int) -> Outcome:
+        """Store what is sealed; raises as `persist` does."""
+        if sealed.is_suspect:
+            self.expect_conflicts()
+        outcome = _Attempt(self, sealed, messages, received_us).run()
+        if outcome.took_conflict_path:
+            had_conflict = outcome.duplicates + outcome.collisions > sealed.duplicates + sealed.collisions
+            self._clean = 0 if had_conflict else self._clean + 1
+        self.status.conflict_path = self.takes_conflict_path
+        self._set_state(State.WRITING)
+        return outcome
+
+    @property
+    def takes_conflict_path(self) -> bool:
+        return self._clean < _CLEAN_BATCHES
+
+    def _resolve(self, batch: Batch) -> None:
+        """Give every row of the batch its sensor; rows whose sensor is refused become refusals."""
+        wanted = list(batch.wanted.values())
+        wanted += [text.wanted for text in batch.texts if text.wanted is not None]
+        wanted += [wave.wanted for wave in batch.waveforms if wave.wanted is not None]
+        if not wanted:
+            return
+        found = self.retrying(lambda: self.catalogue.resolve(self.store.conn, wanted, now_s=monotonic_s()))
+        apply_sensors(batch, found)
+
+    def retrying(self, action: Callable[[], T]) -> T:
+        """Run a statement of its own until it succeeds, through any outage."""
+        attempt = 0
+        while True:
+            try:
+                return action()
+            except psycopg.Error as error:
+                self.recover(error, attempt)
+                attempt += 1
+
+    def recover(self, error: psycopg.Error, attempt: int) -> None:
+        """Wait as an error demands, and reconnect where the connection is gone."""
+        self._hold(_state_of(error), attempt, why=str(error).strip())
+        self._reconnect(attempt)
+
+    def _reconnect(self, attempt: int) -> None:
+        conn = self.store.is_open and self.store.conn
+        if conn and not conn.closed and not conn.broken:
+            try:
+                self.store.rollback()
+            except psycopg.Error:
+                pass
+            else:
+                return
+        while True:
+            try:
+                self.store.open()
+            except (LeaseTaken, LeaseLost):
+                raise
+            except (NoDatabase, psycopg.Error) as error:
+                attempt += 1
+                self._hold(_state_of(error), attempt, why=str(error).strip())
+            else:
+                self.expect_conflicts()
+                return
+
+    def _hold(self, sqlstate: str | None, attempt: int, *, why: str) -> None:
+        action = classify(sqlstate)
+        self.status.retries[sqlstate or "connection"] += 1
+        halted = action is Action.HALT or (action is Action.UNKNOWN and attempt >= _RETRIES_BEFORE_HALT)
+        self._set_state(State.HALTED if halted else State.HOLDING, why)
+        if halted:
+            pause = self.options.halted_backoff_s
+        else:
+            pause = min(self.options.backoff_s * 2 ** min(attempt, 12), self.options.longest_backoff_s)
+        if self._wait(pause * random.uniform(0.7, 1.3)):
+            raise Stopped
+
+    def _set_state(self, state: State, why: str = "") -> None:
+        status = self.status
+        if state is not status.state:
+            if state is State.WRITING:
+                if status.state is not State.STARTING:
+                    log.info("writer.resumed", after_s=round(monotonic_s() - status.since_s, 1))
+            elif state is State.HALTED:
+                log.error("writer.halted", why=why)
+            else:
+                log.warning("writer.holding", why=why)
+            status.since_s = monotonic_s()
+        status.state, status.reason = state, why
+
+    def note_poison(self, share: float, error: psycopg.Error) -> None:
+        """Count refusals by the database; too many of them are a fault of the whole, and halt.
+
+        Raises:
+            psycopg.Error: the error, to be treated as a halt.
+        """
+        if share > _MOST_POISON_SHARE or self._poisoned_batches >= _MOST_POISON_BATCHES:
+            raise SystemicFault(str(error)) from error
+
+    def count_poisoned(self, *, was_poisoned: bool) -> None:
+        self._poisoned_batches = self._poisoned_batches + 1 if was_poisoned else 0
+
+
+class SystemicFault(psycopg.errors.InternalError_):
+    """So many rows are refused by the database that it cannot be the rows."""
+
+
+class _Attempt:
+    """The tries at storing one batch."""
+
+    def __init__(self, writer: Writer, sealed: Sealed, messages: Messages, received_us: int) -> None:
+        self.writer = writer
+        self.store = writer.store
+        self.sealed = sealed
+        self.messages = messages
+        self.received_us = received_us
+        self.conflict_path = writer.takes_conflict_path
+        self.first_rows = len(sealed.rows)
+        self.poisoned = 0
+        self.reloaded = False
+        self.is_committing = False
+
+    def run(self) -> Outcome:
+        attempt = 0
+        while True:
+            number = self.store.number + 1
+            try:
+                outcome = self._try_once()
+            except psycopg.Error as error:
+                settled = self._settle(error, attempt, number)
+                if settled is not None:
+                    outcome = settled
+                else:
+                    attempt += 1
+                    continue
+            self.writer.count_poisoned(was_poisoned=self.poisoned > 0)
+            return replace(outcome, took_conflict_path=self.conflict_path)
+
+    def _try_once(self) -> Outcome:
+        store = self.store
+        self.is_committing = False
+        if not store.is_open:
+            self.writer.open()
+        store.ensure_partitions(self.sealed.rows)
+        store.begin()
+        try:
+            outcome = store.write(
+                self.sealed,
+                conflict_path=self.conflict_path,
+                messages=self.messages,
+                received_us=self.received_us,
+                tenants=self.writer.catalogue.tenants,
+            )
+        except LeaseLost:
+            store.rollback()
+            raise
+        self.is_committing = True
+        store.commit()
+        store.advance(outcome)
+        return outcome
+
+    def _settle(self, error: psycopg.Error, attempt: int, number: int) -> Outcome | None:
+        """Do what the error calls for; return the outcome if the batch turns out to be committed after all."""
+        was_committing = self.is_committing
+        conn_is_gone = not self.store.is_open or self.store.conn.closed or self.store.conn.broken
+        if conn_is_gone or classify(_state_of(error)) is Action.RECONNECT:
+            self.store.close()
+            self.writer.recover(error, attempt)
+            # Even where COMMIT was not sent the answer is exact: numbers are ours alone, and the lease waited for the
+            # old connection's transaction to end.
+            found = self.store.find_outcome(number, self.sealed) if was_committing else None
+            if found is not None:
+                self.store.number = max(self.store.number, number)
+                log.info("batch.found_in_ledger", number=number)
+            self.conflict_path = True
+            return found
+        self.store.rollback()
+        diag = error.diag
+        action = classify(error.sqlstate, constraint=diag.constraint_name)
+        if isinstance(error, psycopg.DataError) and error.sqlstate is None:
+            action = Action.POISON  # refused by the driver before it was sent
+        match action:
+            case Action.CONFLICT:
+                self.conflict_path = True
+            case Action.PARTITION:
+                self.store.forget_partitions()
+                if attempt:
+                    self.writer.recover(error, attempt)
+            case Action.POISON:
+                self._refuse_row(error)
+            case Action.RELOAD if self.reloaded:
+                self._refuse_row(error)
+            case Action.RELOAD:
+                self.reloaded = True
+            case Action.LATE:
+                self.store.conn.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+            case _:
+                self.writer.recover(error, attempt)
+        return None
+
+    def _refuse_row(self, error: psycopg.Error) -> None:
+        """Take the row at fault out of the batch."""
+        rows = self.sealed.rows
+        row = find_row(error)
+        if row is None or not 0 <= row < len(rows):
+            row = self._bisect(error)
+        self.poisoned += 1
+        try:
+            self.writer.note_poison(self.poisoned / max(self.first_rows, 10), error)
+        except SystemicFault as fault:
+            self.writer._hold("XX000", 0, why=f"too many rows are refused: {fault}")  # noqa: SLF001 -- one unit in two classes
+            return
+        detail = (error.diag.message_primary or str(error)).strip()
+        owner = int(self.sealed.owners[row])
+        refusal = Refusal(owner, None, "refused_by_database", f"{error.sqlstate}: {detail}", 1)
+        keep = np.ones(len(rows), dtype=bool)
+        keep[row] = False
+        self.sealed = replace(
+            self.sealed,
+            rows=rows[keep],
+            owners=self.sealed.owners[keep],
+            refusals=[*self.sealed.refusals, refusal],
+        )
+
+    def _bisect(self, error: psycopg.Error) -> int:
+        """Find the first row at fault by trying halves in transactions that are rolled back."""
+        low, high = 0, len(self.sealed.rows)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._fails(self.sealed.rows[low:middle]):
+                high = middle
+            else:
+                low = middle
+        if high <= low:
+            raise error
+        return low
+
+    def _fails(self, rows: ReadingArray) -> bool:
+        self.store.begin()
+        try:
+            self.store._write_readings(rows, conflict_path=True)  # noqa: SLF001 -- a probe of the same statement
+        except psycopg.Error as error:
+            if classify(error.sqlstate, constraint=error.diag.constraint_name) not in {Action.POISON, Action.RELOAD}:
+                raise
+            return True
+        else:
+            return False
+        finally:
+            self.store.rollback()
+
+
+def _state_of(error: Exception) -> str | None:
+    """Return the SQLSTATE; a connection that could not be made keeps that of its cause, such as a wrong password."""
+    cause = error.__cause__ if isinstance(error, NoDatabase) else error
+    return cause.sqlstate if isinstance(cause, psycopg.Error) else None
+
+
+def apply_sensors(batch: Batch, found: dict[Wanted, Sensor | Refused]) -> None:
+    """Put resolved sensors into a batch; what is refused or disabled leaves it, counted."""
+    dropped: set[int] = set()
+    for row, want in batch.wanted.items():
+        sensor = found[want]
+        if isinstance(sensor, Sensor) and sensor.is_enabled:
+            batch.sensor_ids[row] = sensor.id
+        else:
+            dropped.add(row)
+            _drop(batch, batch.owners[row], want, sensor)
+    batch.wanted.clear()
+    if dropped:
+        kept = [row for row in range(len(batch.ts)) if row not in dropped]
+        batch.odd = {new: batch.odd[row] for new, row in enumerate(kept) if row in batch.odd}
+        batch.values = [batch.values[row] for row in kept]
+        for column in (batch.sensor_ids, batch.ts, batch.owners):
+            column[:] = [column[row] for row in kept]
+    batch.texts = [item._replace(sensor_id=item.sensor_id or found_id, wanted=None)
+                   for item in batch.texts if (found_id := _id_for(batch, item.message, item.wanted, found)) is not None]  # fmt: skip
+    batch.waveforms = [item._replace(sensor_id=item.sensor_id or found_id, wanted=None)
+                       for item in batch.waveforms if (found_id := _id_for(batch, item.message, item.wanted, found)) is not None]  # fmt: skip
+
+
+def _id_for(batch: Batch, message: int, want: Wanted | None, found: dict[Wanted, Sensor | Refused]) -> int | None:
+    if want is None:
+        return 0
+    sensor = found[want]
+    if isinstance(sensor, Sensor) and sensor.is_enabled:
+        return sensor.id
+    _drop(batch, message, want, sensor)
+    return None
+
+
+def _drop(batch: Batch, message: int, want: Wanted, sensor: Sensor | Refused) -> None:
+    if isinstance(sensor, Sensor):
+        batch.ignored_readings += 1
+    else:
+        batch.refusals.append(Refusal(message, want.tenant, sensor.reason, sensor.detail, 1))
