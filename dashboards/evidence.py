@@ -1,0 +1,209 @@
+"""Evidence in words and rows: what a detector saw, as an engineer reads it, in English or Chinese.
+
+Takes the evidence JSON of a ticket (`docs/explanation/detection.md` names its keys) and computes nothing new. A key that
+is absent is left out of the page, never guessed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dashboards import words
+from fettle.words import Language, Words
+
+_FEATURES = {
+    "residual": Words("away from what its load explains", "偏离负载所能解释的水平"),
+    "siblings": Words("away from its sibling sensors", "偏离同组传感器"),
+    "excess": Words("out of its band for too long", "长时间超出范围"),
+    "limit": Words("over its limit", "超过限值"),
+    "zone": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
+    "iso": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
+    "stuck": Words("stuck at one value", "读数停滞"),
+    "invalid": Words("not a believable value", "读数不可信"),
+    "silent": Words("silent", "无数据"),
+}
+_CHECKS = {
+    "envelope_spectrum": Words("Take an envelope spectrum of the bearing", "对轴承做包络谱分析"),
+    "grease": Words("Check the grease", "检查润滑脂"),
+    "replace_bearing": Words("Plan to replace the bearing", "计划更换轴承"),
+    "fasteners": Words("Check fasteners and foundation", "检查紧固件与地脚"),
+    "coupling": Words("Check the coupling", "检查联轴器"),
+    "balance": Words("Balance the rotor", "转子做动平衡"),
+    "fan": Words("Check the cooling fan", "检查冷却风扇"),
+    "filter": Words("Clean the filter", "清洁滤网"),
+    "coolant": Words("Check the coolant", "检查冷却液"),
+    "temperature_sensor": Words("Check the temperature sensor itself", "检查温度传感器本身"),
+    "process": Words("Check the process load", "检查工艺负载"),
+    "jam": Words("Look for a jam", "检查是否卡滞"),
+    "brake": Words("Check the brake", "检查制动器"),
+    "suction": Words("Check the suction side", "检查吸入侧"),
+    "supply": Words("Measure the supply voltages", "测量供电电压"),
+    "terminals": Words("Tighten the terminals", "紧固接线端子"),
+    "windings": Words("Measure the windings", "测量绕组"),
+    "wiring": Words("Check the sensor's wiring", "检查传感器接线"),
+    "mounting": Words("Check the sensor's mounting", "检查传感器安装"),
+    "configuration": Words("Check the sensor's configuration", "检查传感器配置"),
+    "top_contributions": Words("Start with the sensors listed first", "从排在最前的传感器查起"),
+}
+_ZONES = {
+    "A": Words("Zone A: as new", "A 区：新机水平"),
+    "B": Words("Zone B: fit for long-term running", "B 区：可长期运行"),
+    "C": Words("Zone C: not for long-term running", "C 区：不宜长期运行"),
+    "D": Words("Zone D: severe enough to cause damage", "D 区：可能造成损坏"),
+}
+_UP = Words("above", "高于")
+_DOWN = Words("below", "低于")
+
+
+def body_of(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the evidence proper, whether it was stored alone or within its finding."""
+    inner = evidence.get("evidence")
+    return inner if isinstance(inner, Mapping) else evidence
+
+
+def number(value: float) -> str:
+    """Write a measured value with three significant digits and no exponent.
+
+    >>> [number(v) for v in (0.01234, 7.25, 63.21, 1480.4)]
+    ['0.0123', '7.25', '63.2', '1480']
+    """
+    magnitude = abs(value)
+    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.1 or value == 0 else 4
+    return f"{value:.{decimals}f}"
+
+
+def _has(entry: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(entry.get(name), int | float) for name in names)
+
+
+def _said(table: Mapping[str, Words], value: object, language: Language) -> str:
+    found = table.get(str(value))
+    return found.say(language, {}) if found else str(value).replace("_", " ")
+
+
+def quantity(entry: Mapping[str, Any], language: Language) -> str:
+    """Return the physical quantity of a contribution, with the sensor's own name where it says more."""
+    kind = str(entry.get("kind") or "other")
+    said = _said(words.KIND, kind, language)
+    place = str(entry.get("sensor") or "").replace("-", "_")
+    for known in (kind, kind.partition("_")[0], "temp"):
+        if place.lower() == known:
+            return said
+        if place.lower().startswith(f"{known}_"):
+            place = place[len(known) + 1 :]
+    place = place.replace("_", " ")
+    if not place:
+        return said
+    place = place.upper() if len(place) <= 3 else place
+    return f"{said} {place}" if language == "en" else f"{said}（{place}）"
+
+
+def headline(evidence: Mapping[str, Any], language: Language) -> str:
+    """Return one line: the quantity that went first, its value and what was expected; empty where nothing is known."""
+    body = body_of(evidence)
+    rows = body.get("contributions") or []
+    first = rows[0] if rows else body.get("first_out")
+    if not isinstance(first, Mapping):
+        return ""
+    what, unit = quantity(first, language), f" {first.get('unit') or ''}".rstrip()
+    if not _has(first, "measured"):
+        feature = _said(_FEATURES, first.get("feature", ""), language)
+        return f"{what}: {feature}" if language == "en" else f"{what}：{feature}"
+    text = f"{what} {number(first['measured'])}{unit}"
+    if _has(first, "expected"):
+        expected = number(first["expected"])
+        text += f", expected {expected}" if language == "en" else f"，预期 {expected}"
+        if _has(first, "low", "high"):
+            band = f"{number(first['low'])}–{number(first['high'])}"
+            text += f" ({band})" if language == "en" else f"（{band}）"
+    elif _has(first, "limit"):
+        limit = f"{number(first['limit'])}{unit}"
+        text += f", limit {limit}" if language == "en" else f"，限值 {limit}"
+    return text
+
+
+def rows(evidence: Mapping[str, Any], language: Language) -> list[dict[str, Any]]:
+    """Return the contributions, largest share first as stored, each with what was measured and expected in words."""
+    found = [entry for entry in body_of(evidence).get("contributions") or [] if isinstance(entry, Mapping)]
+    total = sum(max(float(entry.get("contribution") or 0.0), 0.0) for entry in found)
+    result = []
+    for entry in found:
+        unit = str(entry.get("unit") or "")
+        deviation = ""
+        if _has(entry, "measured", "expected"):
+            delta = entry["measured"] - entry["expected"]
+            side = _UP if delta >= 0 else _DOWN
+            deviation = f"{side.say(language, {})} {number(abs(delta))} {unit}".strip()
+            if language == "zh":
+                deviation = f"{side.zh}预期 {number(abs(delta))} {unit}".strip()
+        result.append(
+            {
+                "sensor_id": entry.get("sensor_id"),
+                "what": quantity(entry, language),
+                "kind": entry.get("kind", "other"),
+                "unit": unit,
+                "measured": _cell(entry, "measured"),
+                "expected": _cell(entry, "expected"),
+                "band": f"{number(entry['low'])}–{number(entry['high'])}" if _has(entry, "low", "high") else "",
+                "limit": _cell(entry, "limit"),
+                "deviation": deviation,
+                "why": _said(_FEATURES, entry.get("feature", ""), language),
+                "source": str(entry.get("source") or ""),
+                "share": round(max(float(entry.get("contribution") or 0.0), 0.0) / total, 4) if total else 0.0,
+                "onset_ms": entry["onset_us"] // 1000 if isinstance(entry.get("onset_us"), int) else None,
+            }
+        )
+    return result
+
+
+def _cell(entry: Mapping[str, Any], name: str) -> str:
+    return number(entry[name]) if _has(entry, name) else ""
+
+
+def zone(evidence: Mapping[str, Any], language: Language) -> dict[str, str] | None:
+    """Return the vibration severity zone with the table it was read from, or None where no vibration velocity exists."""
+    body = body_of(evidence)
+    letter = str(body.get("zone") or "")
+    if letter not in _ZONES:
+        return None
+    return {
+        "letter": letter,
+        "words": _ZONES[letter].say(language, {}),
+        "table": str(body.get("zone_table") or ""),
+        "source": str(body.get("zone_source") or ""),
+    }
+
+
+def checks(evidence: Mapping[str, Any], language: Language) -> list[str]:
+    """Return what the engineer should look at first."""
+    return [_said(_CHECKS, check, language) for check in body_of(evidence).get("checks") or []]
+
+
+def window_ms(evidence: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the half-open interval the evidence is about, in milliseconds, or None."""
+    window = body_of(evidence).get("window_us")
+    if not isinstance(window, list) or len(window) != 2:
+        return None
+    return int(window[0]) // 1000, int(window[1]) // 1000
+
+
+def limits(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the limits and expected ranges that the evidence names, to be drawn on the traces."""
+    drawn = []
+    for entry in body_of(evidence).get("contributions") or []:
+        if not isinstance(entry, Mapping):
+            continue
+        line = {name: entry[name] for name in ("limit", "low", "high", "expected") if _has(entry, name)}
+        if line:
+            drawn.append({"sensor_id": entry.get("sensor_id"), "source": str(entry.get("source") or ""), **line})
+    return drawn
+
+
+def confidence(finding: Mapping[str, Any], language: Language) -> str:
+    """Say what the p-value means, since it is no probability of a fault."""
+    p_value = finding.get("p_value")
+    if not isinstance(p_value, int | float) or p_value <= 0:
+        return ""
+    odds = round(1 / p_value)
+    if language == "zh":
+        return f"健康设备出现同等偏差的机会约为 1/{odds:,}"
+    return f"A healthy machine deviates this much about once in {odds:,}"

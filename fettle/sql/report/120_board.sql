@@ -1,0 +1,141 @@
+-- What the board and Grafana need beyond the operational views: who may see what, the newest value of each sensor,
+-- evidence and assignments of tickets, and a trace that never answers more points than a screen has.
+
+-- Whose machine and whose ticket it is: rows a customer or an engineer is limited to.
+CREATE VIEW report.machine_scope WITH (security_barrier) AS
+SELECT m.tenant_id, m.id AS machine_id, m.customer_id, NULL::int AS engineer_id
+FROM public.machine AS m
+WHERE m.tenant_id = public.current_tenant() AND m.customer_id IS NOT NULL
+UNION
+SELECT t.tenant_id, t.machine_id, NULL, a.engineer_id
+FROM public.assignment AS a
+JOIN public.ticket AS t ON t.tenant_id = a.tenant_id AND t.id = a.ticket_id
+WHERE a.tenant_id = public.current_tenant() AND t.machine_id IS NOT NULL;
+
+CREATE VIEW report.ticket_scope WITH (security_barrier) AS
+SELECT t.tenant_id, t.id AS ticket_id, coalesce(t.customer_id, m.customer_id) AS customer_id, NULL::int AS engineer_id
+FROM public.ticket AS t
+LEFT JOIN public.machine AS m ON m.tenant_id = t.tenant_id AND m.id = t.machine_id
+WHERE t.tenant_id = public.current_tenant() AND coalesce(t.customer_id, m.customer_id) IS NOT NULL
+UNION
+SELECT a.tenant_id, a.ticket_id, NULL, a.engineer_id
+FROM public.assignment AS a
+WHERE a.tenant_id = public.current_tenant();
+
+-- The newest value of each sensor within a week; null where it has been silent for longer.
+CREATE VIEW report.sensor_latest WITH (security_barrier) AS
+SELECT s.tenant_id, s.machine_id, s.id AS sensor_id, s.name, s.kind, s.unit, r.ts AS at, r.value
+FROM public.sensor AS s
+LEFT JOIN LATERAL (
+    SELECT x.ts, x.value
+    FROM public.reading AS x
+    WHERE x.sensor_id = s.id AND x.ts > now() - interval '7 days' AND x.value IS NOT NULL
+    ORDER BY x.ts DESC
+    LIMIT 1
+) AS r ON true
+WHERE s.tenant_id = public.current_tenant() AND s.is_enabled;
+
+CREATE VIEW report.ticket_evidence WITH (security_barrier) AS
+SELECT e.tenant_id, e.ticket_id, e.id AS evidence_id, e.finding_id, e.finding_key, e.revision, e.at, e.evidence
+FROM public.ticket_evidence AS e
+WHERE e.tenant_id = public.current_tenant();
+
+CREATE VIEW report.assignment WITH (security_barrier) AS
+SELECT a.tenant_id, a.ticket_id, a.id AS assignment_id, a.engineer_id, e.name AS engineer, e.phone AS engineer_phone,
+    a.status, a.offered_at, a.expires_at, a.ended_at, a.reason
+FROM public.assignment AS a
+JOIN public.engineer AS e ON e.tenant_id = a.tenant_id AND e.id = a.engineer_id
+WHERE a.tenant_id = public.current_tenant();
+
+CREATE VIEW report.tenant WITH (security_barrier) AS
+SELECT t.id AS tenant_id, t.slug, t.name
+FROM public.tenant AS t
+WHERE t.id = public.current_tenant();
+
+-- Hours whose rollups lag behind the readings. Continuous aggregates never do: they read the tail themselves.
+DO $$
+BEGIN
+    IF to_regclass('public.dirty_bucket') IS NULL THEN
+        CREATE VIEW report.rollup_lag WITH (security_barrier) AS
+        SELECT s.tenant_id, s.machine_id, s.id AS sensor_id, NULL::timestamptz AS at
+        FROM public.sensor AS s
+        WHERE s.tenant_id = public.current_tenant() AND false;
+    ELSE
+        CREATE VIEW report.rollup_lag WITH (security_barrier) AS
+        SELECT s.tenant_id, s.machine_id, d.sensor_id, d.bucket AS at
+        FROM public.dirty_bucket AS d
+        JOIN public.sensor AS s ON s.id = d.sensor_id
+        WHERE s.tenant_id = public.current_tenant();
+    END IF;
+END
+$$;
+
+-- The narrowest step of the board's scale that cuts [from_at, to_at) into at most `points` pieces.
+CREATE OR REPLACE FUNCTION report.trace_step(from_at timestamptz, to_at timestamptz, points int) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT coalesce(
+        (SELECT min(step) FROM unnest(ARRAY['1 s', '2 s', '5 s', '10 s', '15 s', '20 s', '30 s', '1 min', '2 min', '5 min',
+             '10 min', '15 min', '20 min', '30 min', '1 h', '2 h', '3 h', '6 h', '12 h', '24 h', '168 h']::interval[]) AS step
+         WHERE extract(epoch FROM step) * greatest(points, 10) >= extract(epoch FROM to_at - from_at)),
+        interval '720 h')
+$$;
+
+-- Mean, lowest and highest value per step of every sensor of a machine. Runs as the caller, on views bound to the caller:
+-- raw readings below a minute, minutes below an hour, hours above. Where rollups lag, the readings themselves.
+DROP FUNCTION IF EXISTS report.trace(bigint, timestamptz, timestamptz, int);
+CREATE FUNCTION report.trace(wanted_machine bigint, from_at timestamptz, to_at timestamptz, points int)
+RETURNS TABLE (sensor_id int, name text, kind text, unit text, at timestamptz, mean float8, low float8, high float8)
+LANGUAGE plpgsql STABLE
+AS $$
+#variable_conflict use_column
+DECLARE
+    step interval := report.trace_step(from_at, to_at, points);
+    origin CONSTANT timestamptz := '2000-01-03 00:00+00';
+    begins timestamptz := date_bin(step, from_at, origin);
+    source text := CASE WHEN step < interval '1 minute' THEN 'raw' WHEN step < interval '1 hour' THEN '1m' ELSE '1h' END;
+    one record;
+    is_rolled boolean;
+BEGIN
+    FOR one IN SELECT s.sensor_id, s.name, s.kind, s.unit FROM report.sensor AS s
+               WHERE s.machine_id = wanted_machine ORDER BY s.kind, s.name LOOP
+        is_rolled := source <> 'raw' AND CASE source
+            WHEN '1m' THEN EXISTS (SELECT FROM report.reading_1m AS r
+                                   WHERE r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at)
+            ELSE EXISTS (SELECT FROM report.reading_1h AS r
+                         WHERE r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at) END;
+        IF NOT is_rolled THEN
+            RETURN QUERY
+            SELECT one.sensor_id, one.name, one.kind, one.unit, date_bin(step, r.at, origin), avg(r.value), min(r.value), max(r.value)
+            FROM report.reading AS r
+            WHERE r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at AND r.value IS NOT NULL
+            GROUP BY 5 ORDER BY 5;
+        ELSE
+            RETURN QUERY
+            WITH lagging AS MATERIALIZED (
+                SELECT g.at FROM report.rollup_lag AS g
+                WHERE g.sensor_id = one.sensor_id AND g.at > begins - interval '1 hour' AND g.at < to_at
+            ), piece AS (
+                SELECT r.at, r.n::float8 AS n, r.mean, r.low, r.high FROM report.reading_1m AS r
+                WHERE source = '1m' AND r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at
+                  AND date_bin('1 hour', r.at, origin) NOT IN (SELECT l.at FROM lagging AS l)
+                UNION ALL
+                SELECT r.at, r.n::float8, r.mean, r.low, r.high FROM report.reading_1h AS r
+                WHERE source = '1h' AND r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at
+                  AND r.at NOT IN (SELECT l.at FROM lagging AS l)
+                UNION ALL
+                SELECT r.at, 1, r.value, r.value, r.value
+                FROM lagging AS l
+                JOIN LATERAL (SELECT x.at, x.value FROM report.reading AS x
+                              WHERE x.sensor_id = one.sensor_id AND x.at >= greatest(l.at, begins)
+                                AND x.at < least(l.at + interval '1 hour', to_at) AND x.value IS NOT NULL) AS r ON true
+            )
+            SELECT one.sensor_id, one.name, one.kind, one.unit, date_bin(step, p.at, origin),
+                sum(p.mean * p.n) / sum(p.n), min(p.low), max(p.high)
+            FROM piece AS p
+            WHERE p.mean IS NOT NULL AND p.n > 0
+            GROUP BY 5 ORDER BY 5;
+        END IF;
+    END LOOP;
+END
+$$;
