@@ -12,9 +12,11 @@ that does neither does not start. Errors become problem documents: see `fettle.p
 """
 
 import asyncio
+import hashlib
+import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +28,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute, APIWebSocketRoute
+from psycopg.types.json import Jsonb
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -39,6 +42,7 @@ from fettle.problems import (
     PROBLEMS,
     BodyTooLarge,
     CrossSite,
+    KeyReused,
     NotAllowed,
     NotLoggedIn,
     ProblemKind,
@@ -223,6 +227,82 @@ class _Shield:
             await send(message)
 
         await self._app(scope, limited, guarded)
+
+
+async def answer_once(
+    request: Request, principal: Principal, conn: AsyncConn, act: Callable[[], Awaitable[JSONResponse]]
+) -> Response:
+    """Do what a request asks, or give the answer of the first time if its Idempotency-Key was used before.
+
+    Key and answer are written in the transaction of the deed: a request that failed left neither, and one that arrives
+    while the first is under way waits for it. Keys are kept for 48 hours, for each account by itself.
+
+    Raises:
+        KeyReused: the key came with another request.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return await act()
+    if not 1 <= len(key) <= 255:
+        raise InvalidFields(
+            [
+                FieldProblem(
+                    "Idempotency-Key",
+                    "too-long",
+                    Words("The key must have 1 to 255 characters.", "幂等键须为 1 到 255 个字符。"),
+                )
+            ]
+        )
+    now = edge_of(request).now()
+    wanted = (
+        f"{request.method} {request.url.path} {request.headers.get('if-match', '')}\n".encode() + await request.body()
+    )
+    parameters: dict[str, object] = {
+        "tenant_id": principal.tenant_id,
+        "account_id": principal.account_id,
+        "key": key,
+        "request_hash": hashlib.sha256(wanted).digest(),
+        "now": now,
+        "oldest": now - timedelta(hours=48),
+    }
+    await conn.execute(
+        "DELETE FROM idempotency_key WHERE account_id = %(account_id)s AND created_at < %(oldest)s", parameters
+    )
+    inserted = await conn.execute(
+        """
+        INSERT INTO idempotency_key (tenant_id, account_id, key, request_hash, created_at)
+        VALUES (%(tenant_id)s, %(account_id)s, %(key)s, %(request_hash)s, %(now)s)
+        ON CONFLICT (tenant_id, account_id, key) DO NOTHING
+        """,
+        parameters,
+    )
+    if inserted.rowcount == 0:
+        cursor = await conn.execute(
+            """
+            SELECT request_hash, status, headers, body FROM idempotency_key
+            WHERE tenant_id = %(tenant_id)s AND account_id = %(account_id)s AND key = %(key)s
+            """,
+            parameters,
+        )
+        first = await cursor.fetchone()
+        if first is None or bytes(first[0]) != parameters["request_hash"]:
+            raise KeyReused(key=key)
+        return JSONResponse(first[3], first[1], headers={**first[2], "Idempotency-Replayed": "true"})
+    answer = await act()
+    kept = {name: value for name, value in answer.headers.items() if name in {"location", "etag"}}
+    await conn.execute(
+        """
+        UPDATE idempotency_key SET status = %(status)s, headers = %(headers)s, body = %(body)s
+        WHERE tenant_id = %(tenant_id)s AND account_id = %(account_id)s AND key = %(key)s
+        """,
+        {
+            **parameters,
+            "status": answer.status_code,
+            "headers": Jsonb(kept),
+            "body": Jsonb(json.loads(bytes(answer.body))),
+        },
+    )
+    return answer
 
 
 _login_router = APIRouter(prefix="/api/v1", tags=["login"])

@@ -15,6 +15,9 @@ _TOKEN_BYTES = 32
 # Checked when a login is unknown, so that the answer takes as long as for a known one: no password has this key.
 NO_PASSWORD = f"scrypt${_N}${_R}${_P}$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
+# Stored for an account that has no password: nothing opens it, and its first letters tell that there is none.
+LOCKED = "scrypt$2$1$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
 
 def hash_password(password: str, *, salt: bytes | None = None) -> str:
     """Return what to store for a password; `salt` is given only to compare."""

@@ -84,6 +84,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     BodyTooLarge: ProblemKind(413, "body-too-large", Words("Body too large", "请求体过大"), "请求体超过 {limit} 字节。"),
     KeyReused: ProblemKind(422, "idempotency-key-reused", Words("Key used before", "幂等键已被使用"), "幂等键 {key} 已用于另一个请求；新的请求请使用新的键。"),
     psycopg.OperationalError: ProblemKind(503, "database-unavailable", Words("Database unavailable", "数据库不可用"), "数据库暂时不可用，请稍后重试。"),
+    psycopg.DataError: ProblemKind(422, "unusable-value", Words("A value cannot be stored", "无法保存该值"), "某个值无法保存：可能过大，或含有空字符。"),
     psycopg_pool.PoolTimeout: ProblemKind(503, "busy", Words("Busy", "系统繁忙"), "系统繁忙，请稍后重试。"),
 }  # fmt: skip
 
@@ -97,6 +98,12 @@ _PLAIN = {  # answers of the framework itself
     500: ProblemKind(
         500, "internal", Words("Something went wrong", "系统内部错误"), "系统内部错误，已记录日志；请联系管理员。"
     ),
+}
+
+_ENGLISH = {  # of errors whose own message is not for callers
+    "database-unavailable": "The database cannot answer now. Try again shortly.",
+    "busy": "Too many requests at once. Try again shortly.",
+    "unusable-value": "A value cannot be stored: it is too large, or has a null character in it.",
 }
 
 # Remedies for what the framework finds wrong with a field, by kind of error; its own message covers the rest.
@@ -175,7 +182,7 @@ def tell(table: Mapping[type[Exception], ProblemKind], request: Request, error: 
     detail = kind.detail_zh.format(**data) if language == "zh" else str(error)
     if not isinstance(error, FettleError):
         log.warning("request.unserved", path=request.url.path, why=str(error).strip())
-        detail = kind.detail_zh if language == "zh" else "The database cannot answer now. Try again shortly."
+        detail = kind.detail_zh if language == "zh" else _ENGLISH[kind.code]
     fields = getattr(error, "fields", ())
     errors = [{"field": f.field, "code": f.code, "remedy": f.words.say(language, {"field": f.field})} for f in fields]
     headers: dict[str, str] = {}

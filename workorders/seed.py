@@ -9,7 +9,7 @@ from psycopg import errors
 from fettle.db import AsyncConn
 from fettle.errors import FettleError
 from fettle.model import CustomerId, EngineerId, MachineId, Role, SiteId, UserId
-from fettle.passwords import NO_PASSWORD, hash_password
+from fettle.passwords import LOCKED, hash_password
 from workorders import store
 
 
@@ -163,7 +163,7 @@ async def create_account(
     """
     values = {
         "login": login,
-        "password_hash": hash_password(password) if password else NO_PASSWORD,
+        "password_hash": hash_password(password) if password else LOCKED,
         "has_password": password is not None,
         "role": role.value,
         "display_name": display_name,

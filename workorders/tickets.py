@@ -123,6 +123,8 @@ async def transition(
     ticket = await store.lock_ticket(conn, ticket_id=ticket_id)
     if expected_version is not None and ticket.version != expected_version:
         raise StaleVersion(version=ticket.version, expected=expected_version)
+    if duplicate_of is not None:
+        await store.read_ticket(conn, ticket_id=duplicate_of)
     facts = await gather_facts(conn, ticket=ticket, actor=actor, reason=reason, resolution=resolution)
     move = (ticket.state, to)
     if move == (TicketState.DISPATCHED, TicketState.PENDING_CONFIRMATION) and actor.role is Role.SUPERVISOR:

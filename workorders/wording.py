@@ -37,19 +37,28 @@ SEVERITIES: Mapping[Severity, Words] = {
 def describe_finding(finding: ReportedFinding, *, equipment_number: str) -> Words:
     """Return the fault description of the ticket that `finding` opens.
 
-    A finding that brings its own words as `evidence["text"] = {"en": ..., "zh": ...}` is quoted; otherwise its score,
-    threshold and largest contributions speak.
+    Names family, severity, onset, the three largest contributions with what is expected of them, the zone of the
+    vibration severity table where there is one, and what to check first.
     """
     family, check, severity = FAMILIES[finding.fault_family], CHECKS[finding.fault_family], SEVERITIES[finding.severity]
     onset = finding.onset_at.strftime("%Y-%m-%d %H:%M UTC")
-    own = _own_words(finding.evidence) or Words(
-        f"{finding.detector} scores {_number(finding.score)}" + _over(finding.threshold, " against a limit of {}") + _top(finding.evidence, "; largest contributions: {}"),
-        f"{finding.detector} 评分 {_number(finding.score)}" + _over(finding.threshold, "，阈值 {}") + _top(finding.evidence, "；主要贡献：{}"),
-    )  # fmt: skip
-    return Words(
-        f"Potential fault on {equipment_number}: {family.en} (severity {severity.en}), since {onset}. {own.en}. Suggested check: {check.en}.",
-        f"{equipment_number} 潜在故障：{family.zh}（严重程度：{severity.zh}），起始于 {onset}。{own.zh}。建议检查：{check.zh}。",
-    )
+    signals, zone = _signals(finding.evidence), finding.evidence.get("zone")
+    en = [f"Potential fault on {equipment_number}: {family.en} (severity {severity.en}), since {onset}."]
+    zh = [f"{equipment_number} 潜在故障：{family.zh}（严重程度：{severity.zh}），起始于 {onset}。"]
+    if signals.en:
+        en.append(f"Seen in: {signals.en}.")
+        zh.append(f"表现为：{signals.zh}。")
+    else:
+        limit = "" if finding.threshold is None else f" / {_number(finding.threshold)}"
+        en.append(f"Score {_number(finding.score)}{limit} ({finding.detector}).")
+        zh.append(f"评分 {_number(finding.score)}{limit}（{finding.detector}）。")
+    if zone:
+        table = finding.evidence.get("zone_table") or "ISO 20816"
+        en.append(f"Vibration severity zone {zone} ({table}).")
+        zh.append(f"振动烈度区域 {zone}（{table}）。")
+    en.append(f"Suggested check: {check.en}.")
+    zh.append(f"建议检查：{check.zh}。")
+    return Words(" ".join(en), "".join(zh))
 
 
 def describe_clearing(finding: ReportedFinding) -> Words:
@@ -62,26 +71,25 @@ def describe_clearing(finding: ReportedFinding) -> Words:
     )
 
 
-def _own_words(evidence: Mapping[str, Any]) -> Words | None:
-    text = evidence.get("text")
-    if isinstance(text, Mapping) and text.get("en") and text.get("zh"):
-        return Words(str(text["en"]).rstrip(". "), str(text["zh"]).rstrip("。 "))
-    return None
-
-
 def _number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _over(threshold: float | None, phrase: str) -> str:
-    return "" if threshold is None else phrase.format(_number(threshold))
-
-
-def _top(evidence: Mapping[str, Any], phrase: str) -> str:
-    """Name the three largest entries of `evidence["contributions"]`, given as a mapping name -> number."""
+def _signals(evidence: Mapping[str, Any]) -> Words:
+    """Name the three largest entries of `evidence["contributions"]` with what was measured and expected."""
     contributions = evidence.get("contributions")
-    if not isinstance(contributions, Mapping) or not contributions:
-        return ""
-    numbers = {str(k): float(v) for k, v in contributions.items() if isinstance(v, int | float)}
-    names = sorted(numbers, key=lambda name: -numbers[name])[:3]
-    return phrase.format(", ".join(f"{name} {_number(numbers[name])}" for name in names)) if names else ""
+    signs = [sign for sign in contributions if isinstance(sign, Mapping)] if isinstance(contributions, list) else []
+    en, zh = [], []
+    for sign in signs[:3]:
+        name, unit = str(sign.get("sensor", "")), str(sign.get("unit") or "")
+        measured, expected = sign.get("measured"), sign.get("expected")
+        if not isinstance(measured, int | float):
+            en.append(name)
+            zh.append(name)
+        elif isinstance(expected, int | float):
+            en.append(f"{name} {_number(measured)} {unit} (expected {_number(expected)})")
+            zh.append(f"{name} {_number(measured)} {unit}（预期 {_number(expected)}）")
+        else:
+            en.append(f"{name} {_number(measured)} {unit}".rstrip())
+            zh.append(f"{name} {_number(measured)} {unit}".rstrip())
+    return Words(", ".join(en), "，".join(zh))
