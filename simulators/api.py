@@ -1,23 +1,34 @@
 """What other packages may use of the simulators."""
 
+from simulators.delivery import DELIVERY_DTYPE, deliveries
 from simulators.faults import Fault
+from simulators.files import LAYOUTS, write_readings
 from simulators.fleet import Fleet, SensorKey, Series
-from simulators.live import FORMATS, FormatUnknown, LiveStatus, publish_live
+from simulators.live import FORMATS, Bursts, FormatUnknown, LiveStatus, machines_for_rate, prepare, publish_live
 from simulators.machine import Machine
 from simulators.mqtt import BrokerAddress, BrokerGone, BrokerRefused, BrokerUnreachable
+from simulators.production import Oee, State, Stretch, oee_of
 from simulators.recording import Recording, read_recording
 from simulators.replay import ReplayBroken, Replayed, publish_recording
 from simulators.scenario import Line, MachineSpec, Plant, Scenario, load_scenario, scenario_names
 from simulators.signals import SIGNAL_UNITS
-from simulators.toml_table import parse_duration_s
+from simulators.toml_table import DurationWrong, ScenarioWrong, parse_duration_s
+from simulators.truth import Episode, episodes, iso, truth, write_truth
+from simulators.waveform import BearingLines, Waveform, bearing_lines
 
 __all__ = [
+    "DELIVERY_DTYPE",
     "FORMATS",
+    "LAYOUTS",
     "SIGNAL_UNITS",
+    "BearingLines",
     "BrokerAddress",
     "BrokerGone",
     "BrokerRefused",
     "BrokerUnreachable",
+    "Bursts",
+    "DurationWrong",
+    "Episode",
     "Fault",
     "Fleet",
     "FormatUnknown",
@@ -25,17 +36,32 @@ __all__ = [
     "LiveStatus",
     "Machine",
     "MachineSpec",
+    "Oee",
     "Plant",
     "Recording",
     "ReplayBroken",
     "Replayed",
     "Scenario",
+    "ScenarioWrong",
     "SensorKey",
     "Series",
+    "State",
+    "Stretch",
+    "Waveform",
+    "bearing_lines",
+    "deliveries",
+    "episodes",
+    "iso",
     "load_scenario",
+    "machines_for_rate",
+    "oee_of",
     "parse_duration_s",
+    "prepare",
     "publish_live",
     "publish_recording",
     "read_recording",
     "scenario_names",
+    "truth",
+    "write_readings",
+    "write_truth",
 ]

@@ -1,6 +1,7 @@
 """What goes wrong without the machine being at fault: sensor faults and disturbances, as values of a scenario."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 SENSOR_FAULT_KINDS = {
     "stuck": "the value freezes",
@@ -40,7 +41,7 @@ DELIVERY_KINDS = frozenset({"network_outage", "duplicates", "reordering"})
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Which machines something concerns; None matches every one."""
+    """Which machines something concerns; None matches every one, a machine may be a pattern as "P-*"."""
 
     site: str | None = None
     line: str | None = None
@@ -50,7 +51,7 @@ class Where:
         return (
             (self.site is None or self.site == site)
             and (self.line is None or self.line == line)
-            and (self.machine is None or self.machine == machine)
+            and (self.machine is None or fnmatchcase(machine, self.machine))
         )
 
 

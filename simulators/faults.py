@@ -53,6 +53,8 @@ class FaultKind:
     growth: str
     to_failure_s: float
     classes: tuple[str, ...]
+    signals: tuple[str, ...]  # that show it, the clearest first
+    race: str  # outer, inner, ball: where a worn bearing is hit
     effects: Effects
 
 
@@ -74,10 +76,13 @@ def read_fault_kinds(path: Path) -> dict[str, FaultKind]:
             growth=t.text("growth", allowed=GROWTH_LAWS),
             to_failure_s=t.duration_s("to_failure", low=1.0),
             classes=t.texts("classes"),
+            signals=t.texts("signals"),
+            race=t.text("race", allowed=("outer", "inner", "ball")) if "race" in t.data else "",
             effects=Effects(
                 **{f.name: t.number(f.name, float(str(f.default)), low=-10, high=1000) for f in fields(Effects)}
             ),
         )
+        t.asked.add("race")
         t.done()
     return kinds
 

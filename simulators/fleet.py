@@ -7,24 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fettle.errors import FettleError
 from fettle.model import Quality
 from fettle.wire import READING_DTYPE, ReadingArray
 from simulators.disturbances import DELIVERY_KINDS, Disturbance, SensorFault
-from simulators.faults import Fault
+from simulators.faults import Fault, condition
 from simulators.machine import Machine, make_machine
-from simulators.physics import DayPlan, Grid, Physics
-from simulators.production import DAY_US
+from simulators.physics import DayPlan, Grid, Physics, speed_ratio
+from simulators.production import DAY_US, Stretch, day_stretches, joined
 from simulators.reference import reference_columns
 from simulators.samples import block_signals
 from simulators.scenario import MachineSpec, Scenario
 from simulators.sensors import Column, apply_sensor_faults, drop_missing, noise_factors
 from simulators.signals import SIGNAL_UNITS
+from simulators.waveform import MAX_FS_HZ, Waveform, synthesise
 
 Floats = npt.NDArray[np.float64]
 Instants = npt.NDArray[np.int64]
 
 SensorKey = tuple[str, str, str]
 """Site, machine number, signal."""
+
+
+class WaveformTooFast(FettleError):
+    """A waveform of {fs_hz} Hz cannot be made; choose a rate from 100 to 25600 Hz."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,44 @@ class Fleet:
         fate = self._fates[machine.key]
         return self._physics.plan(machine, day, fate.faults, fate.physical)
 
+    def waveform(self, machine: Machine, at_us: int, *, fs_hz: float = 25_600.0, duration_s: float = 1.0) -> Waveform:
+        """Return the raw acceleration of a machine from an instant on, consistent with its vibration signals there.
+
+        Raises:
+            WaveformTooFast: more than 25.6 kHz, or less than 100 Hz.
+        """
+        if not 100 <= fs_hz <= MAX_FS_HZ:
+            raise WaveformTooFast(fs_hz=fs_hz)
+        plan = self.day_plan(machine, at_us // DAY_US)
+        second = at_us % DAY_US // 1_000_000
+        span = int(np.searchsorted(plan.spans.start_s, second, side="right")) - 1
+        load = float(plan.level[span] * (1 + plan.wander[second // 60]))
+        speed = 1.0 if plan.speed is None else float(plan.speed[second // 60])
+        ratio = float(speed_ratio(machine.kind, np.array([load]))[0]) * speed
+        faults = self.faults_of(machine)
+        return synthesise(
+            machine,
+            seed=self.seed,
+            t0_us=at_us,
+            fs_hz=fs_hz,
+            duration_s=duration_s,
+            load=load,
+            shaft_hz=machine.rated_speed_rpm * ratio / 60 if plan.on[span] else 0.0,
+            state=condition(faults, np.array([at_us], np.int64)) if faults else None,
+            faults=faults,
+        )
+
+    def production(self, start_us: int, end_us: int, *, machines: Iterable[Machine] | None = None) -> Iterator[Stretch]:
+        """Yield what machines did in [start, end), stretch by stretch, with the pieces they finished in it."""
+        for machine in self.machines if machines is None else machines:
+            yield from joined(
+                stretch
+                for day in range(start_us // DAY_US, -(-end_us // DAY_US))
+                for stretch in day_stretches(
+                    machine, self.seed, day, self.day_plan(machine, day).spans, start_us, end_us
+                )
+            )
+
     def generate(
         self,
         start_us: int,
@@ -164,8 +208,7 @@ class Fleet:
     ) -> Iterator[Series]:
         """Yield the readings taken in [start, end), machine by machine, signal by signal, in the scenario's order.
 
-        Args:
-            signals: instead of the scenario's; any of `simulators.signals.SIGNAL_UNITS`.
+        `signals` may be any of `simulators.signals.SIGNAL_UNITS`, instead of the scenario's.
         """
         wanted = self.scenario.signals if signals is None else signals
         for machine in self.machines if machines is None else machines:
@@ -182,8 +225,7 @@ class Fleet:
     def readings(self, start_us: int, end_us: int, sensor_ids: Mapping[SensorKey, int]) -> ReadingArray:
         """Return the readings of [start, end) as `READING_DTYPE`, sorted by (sensor, time), ready for one COPY.
 
-        Args:
-            sensor_ids: sensor id by (site, machine number, signal); signals without one are left out.
+        `sensor_ids` gives the sensor id by (site, machine number, signal); signals without one are left out.
         """
         series = [(sensor_ids[s.key], s) for s in self.generate(start_us, end_us) if s.key in sensor_ids]
         series.sort(key=lambda pair: pair[0])

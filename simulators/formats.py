@@ -5,6 +5,7 @@ A format turns the signals of one machine at one instant into messages. Formats 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Protocol
 
 import orjson
@@ -13,6 +14,7 @@ from fettle.wire import encode_reading, encode_signals, machine_topic, reading_t
 from simulators.machine import Machine
 from simulators.mqtt import Message
 from simulators.signals import SIGNAL_UNITS
+from simulators.toml_table import EPOCH
 
 Values = Mapping[str, float]
 """Value by signal."""
@@ -124,12 +126,9 @@ class UnsJson(_Plain):
 
 
 class SenMl(_Plain):
-    """SenML of RFC 8428: one pack per machine and instant, base name and base time in its first record."""
+    """SenML of RFC 8428: one pack per machine and instant; the topic says which machine, the first record the time."""
 
-    _UNITS = {"°C": "Cel", "A": "A", "1/min": "1/min"}  # registered ones; others travel as text of the name
-
-    def __init__(self, tenant: str, *, cbor: bool = False) -> None:
-        self._tenant = tenant
+    def __init__(self, *, cbor: bool = False) -> None:
         self._cbor = cbor
 
     def encode(self, machine: Machine, ts_us: int, values: Values) -> Iterator[Message]:
@@ -138,13 +137,12 @@ class SenMl(_Plain):
         for signal, value in values.items():
             record: dict[str | int, object] = {}
             if not records:
-                record[label["bn"]] = f"{machine.site}:{machine.number}:"
                 record[label["bt"]] = ts_us / 1e6
             record[label["n"]] = signal
-            record[label["u"]] = self._UNITS.get(SIGNAL_UNITS[signal], SIGNAL_UNITS[signal])
+            record[label["u"]] = "Cel" if SIGNAL_UNITS[signal] == "°C" else SIGNAL_UNITS[signal]
             record[label["v"]] = value
             records.append(record)
-        topic = f"senml/{self._tenant}/{machine.site}/{machine.number}"
+        topic = f"senml/{machine.site}/{machine.number}"
         if self._cbor:
             import cbor2
 
@@ -153,46 +151,38 @@ class SenMl(_Plain):
             yield Message(topic, orjson.dumps(records), content_type="application/senml+json")
 
 
-_SENML_JSON = {"bn": "bn", "bt": "bt", "n": "n", "u": "u", "v": "v"}
-_SENML_CBOR = {"bn": -2, "bt": -3, "n": 0, "u": 1, "v": 2}
+_SENML_JSON = {"bt": "bt", "n": "n", "u": "u", "v": "v"}
+_SENML_CBOR = {"bt": -3, "n": 0, "u": 1, "v": 2}
 
 
 class LineProtocol(_Plain):
-    """Influx line protocol: measurement `machine`, tags for identity, one field per signal, nanoseconds."""
-
-    def __init__(self, tenant: str) -> None:
-        self._tenant = tenant
+    """Influx line protocol: line/{site}, the machine as measurement, one field per signal, nanoseconds."""
 
     def encode(self, machine: Machine, ts_us: int, values: Values) -> Iterator[Message]:
-        tags = f"line={_escape(machine.line)},machine={_escape(machine.number)},site={_escape(machine.site)}"
-        fields = ",".join(f"{_escape(s)}={v!r}" for s, v in values.items())
-        topic = f"influx/{self._tenant}/{machine.site}/{machine.number}"
-        yield Message(topic, f"machine,{tags} {fields} {ts_us * 1000}".encode())
+        fields = ",".join(f"{_escape(s, '=')}={v!r}" for s, v in values.items())
+        yield Message(f"line/{machine.site}", f"{_escape(machine.number)} {fields} {ts_us * 1000}".encode())
 
 
-def _escape(text: str) -> str:
-    return text.replace(",", r"\,").replace("=", r"\=").replace(" ", r"\ ")
+def _escape(text: str, more: str = "") -> str:
+    for sign in ", " + more:
+        text = text.replace(sign, "\\" + sign)
+    return text
 
 
 class OpcUaJson(_Plain):
     """OPC UA PubSub, JSON mapping of version 1.05: one ua-data message per machine and instant, fields as DataValues."""
 
-    def __init__(self, tenant: str) -> None:
-        self._tenant = tenant
+    def __init__(self) -> None:
         self._sequence: dict[int, int] = {}
 
     def encode(self, machine: Machine, ts_us: int, values: Values) -> Iterator[Message]:
-        from datetime import timedelta
-
-        from simulators.toml_table import EPOCH
-
         sequence = self._sequence.get(machine.key, 0) + 1
         self._sequence[machine.key] = sequence
         at = (EPOCH + timedelta(microseconds=ts_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
         body = {
             "MessageId": f"{machine.site}-{machine.number}-{sequence}",
             "MessageType": "ua-data",
-            "PublisherId": f"{machine.site}.{machine.number}",
+            "PublisherId": machine.site,
             "Messages": [
                 {
                     "DataSetWriterId": 1,
@@ -202,5 +192,4 @@ class OpcUaJson(_Plain):
                 }
             ],
         }
-        topic = f"opcua/json/data/{machine.site}.{machine.number}/{machine.line}"
-        yield Message(topic, orjson.dumps(body))
+        yield Message(f"opcua/json/data/{machine.site}/{machine.line}/{machine.number}", orjson.dumps(body))

@@ -1,14 +1,18 @@
 """Drive a fleet in real time, or faster, and publish what its devices would send."""
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
+import orjson
 
 from fettle import clock
 from fettle.errors import FettleError
+from fettle.wire import reading_topic
 from simulators.delivery import DeliveryArray, deliveries
 from simulators.fleet import Fleet
 from simulators.formats import (
@@ -23,6 +27,7 @@ from simulators.formats import (
 )
 from simulators.mqtt import BrokerAddress, BrokerGone, BrokerUnreachable, Message, Publisher
 from simulators.sparkplug import SparkplugB
+from simulators.waveform import Waveform
 
 FORMATS = ("fettle", "object", "array", "uns", "sparkplug", "senml", "senml-cbor", "line", "opcua")
 _CHUNK_S = 1.0
@@ -32,6 +37,26 @@ _STATUS_S = 1.0
 
 class FormatUnknown(FettleError):
     """There is no payload format {name!r}; choose one of {names}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bursts:
+    """Raw waveforms beside the readings: every machine sends one every so often, each at its own time."""
+
+    every_s: float = 600.0
+    duration_s: float = 1.0
+    fs_hz: float = 25_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What a machine sends at one instant: the values of its signals, or a message made already."""
+
+    due_us: int
+    machine: int
+    ts_us: int
+    values: dict[str, float]
+    message: Message | None = None
 
 
 @dataclass
@@ -71,13 +96,24 @@ def make_format(name: str, fleet: Fleet, *, tenant: str, born_us: int) -> Payloa
                 fleet.machines, fleet.scenario.signals, group=tenant, node=f"sim-{fleet.scenario.name}", born_us=born_us
             )
         case "senml" | "senml-cbor":
-            return SenMl(tenant, cbor=name == "senml-cbor")
+            return SenMl(cbor=name == "senml-cbor")
         case "line":
-            return LineProtocol(tenant)
+            return LineProtocol()
         case "opcua":
-            return OpcUaJson(tenant)
+            return OpcUaJson()
         case _:
             raise FormatUnknown(name=name, names=", ".join(FORMATS))
+
+
+def machines_for_rate(rate: float, *, period_us: int, signals: int, payload_format: str) -> int:
+    """Return how many machines send about `rate` messages a second."""
+    per_instant = signals if payload_format in {"fettle", "uns"} else 0.1 if payload_format == "array" else 1
+    return max(math.ceil(rate * period_us / 1e6 / per_instant), 1)
+
+
+def prepare(fleet: Fleet, at_us: int) -> None:
+    """Plan the day of every machine ahead, so that a run that begins now does not begin late."""
+    deliveries(fleet, at_us, at_us + 1_000_000)
 
 
 class _Schedule:
@@ -116,16 +152,26 @@ def publish_live(
     stop: threading.Event | None = None,
     on_status: Callable[[LiveStatus], None] | None = None,
     may_lead: bool = False,
+    bursts: Bursts | None = None,
 ) -> LiveStatus:
     """Publish the readings of a fleet from `start_us` on, each when its time comes, until `end_us` or `stop`.
 
     A connection that breaks is made again, and what was not acknowledged is sent once more: at least once, as devices do.
 
     Args:
+        fleet: whose machines publish.
+        address: the broker.
+        start_us: instant of the plant to begin at.
+        end_us: and to end at; None is until `stop`.
         speed: plant seconds per second; 0 is as fast as the broker takes them. Above 1 the plant slows down to the wall
             clock when it reaches the present, so that no time stamp lies in the future, unless `may_lead`.
         payload_format: one of `FORMATS`.
         tenant: instead of the scenario's.
+        client_id: at the broker.
+        stop: ends the run in good order when set.
+        on_status: told about once a second, from the thread that called.
+        may_lead: time stamps may run ahead of the clock.
+        bursts: send raw waveforms as well, as JSON {"t0", "fs", "values"} on fettle/{tenant}/{site}/{machine}/waveform.
 
     Raises:
         BrokerUnreachable, BrokerRefused: at the start.
@@ -139,6 +185,8 @@ def publish_live(
         client_id=client_id,
         stop=stop,
         on_status=on_status,
+        tenant=tenant or fleet.scenario.tenant,
+        bursts=bursts,
     )
     return run.run(start_us=start_us, end_us=end_us, speed=speed, may_lead=may_lead)
 
@@ -153,8 +201,12 @@ class _LiveRun:
         client_id: str,
         stop: threading.Event,
         on_status: Callable[[LiveStatus], None] | None,
+        tenant: str,
+        bursts: Bursts | None,
     ) -> None:
         self._fleet = fleet
+        self._tenant = tenant
+        self._bursts = bursts
         self._address = address
         self._form = form
         self._client_id = client_id
@@ -195,12 +247,24 @@ class _LiveRun:
             self._publisher.close()
         return status
 
-    def _chunk(self, start_us: int, end_us: int) -> list[tuple[int, int, int, dict[str, float]]]:
-        return list(instants(self._fleet, deliveries(self._fleet, start_us, end_us)))
+    def _chunk(self, start_us: int, end_us: int) -> list[_Due]:
+        rows = list(instants(self._fleet, deliveries(self._fleet, start_us, end_us)))
+        if self._bursts is not None:
+            rows.extend(self._burst_rows(self._bursts, start_us, end_us))
+            rows.sort(key=lambda row: row.due_us)
+        return rows
 
-    def _play(
-        self, rows: list[tuple[int, int, int, dict[str, float]]], until_us: int, schedule: _Schedule | None
-    ) -> None:
+    def _burst_rows(self, bursts: Bursts, start_us: int, end_us: int) -> Iterator[_Due]:
+        every_us = max(round(bursts.every_s * 1e6), 1000)
+        for i, machine in enumerate(self._fleet.machines):
+            phase = machine.key % every_us // 1000 * 1000
+            for k in range(-((phase - start_us) // every_us), -((phase - end_us) // every_us)):
+                t0_us = k * every_us + phase
+                wave = self._fleet.waveform(machine, t0_us, fs_hz=bursts.fs_hz, duration_s=bursts.duration_s)
+                due_us = t0_us + round(bursts.duration_s * 1e6)  # it is sent when it has been recorded
+                yield _Due(due_us, i, t0_us, {}, burst_message(wave, tenant=self._tenant))
+
+    def _play(self, rows: list[_Due], until_us: int, schedule: _Schedule | None) -> None:
         machines, form, status = self._fleet.machines, self._form, self.status
         done, total = 0, len(rows)
         while done < total:
@@ -208,20 +272,23 @@ class _LiveRun:
                 return
             now_us = until_us if schedule is None else schedule.now_us()
             before = done
-            while done < total and rows[done][0] <= now_us and done - before < 500:
-                due_us, machine, ts_us, values = rows[done]
-                self._at_us = due_us
-                status.readings += len(values)
-                self._send_all(form.encode(machines[machine], ts_us, values))
+            while done < total and rows[done].due_us <= now_us and done - before < 500:
+                due = rows[done]
+                self._at_us = due.due_us
+                status.readings += len(due.values)
+                if due.message is not None:
+                    self._send_all((due.message,))
+                if due.values:
+                    self._send_all(form.encode(machines[due.machine], due.ts_us, due.values))
                 done += 1
             if schedule is not None and done > before:
-                late_us = schedule.now_us() - rows[before][0]
+                late_us = schedule.now_us() - rows[before].due_us
                 status.lag_s = max(late_us / 1e6 / max(schedule.speed_at(), 1e-9), 0.0)
                 status.worst_lag_s = max(status.worst_lag_s, status.lag_s)
             if done < total:
                 due_in_s = 0.0
                 if schedule is not None:
-                    due_in_s = (rows[done][0] - schedule.now_us()) / 1e6 / max(schedule.speed_at(), 1e-9)
+                    due_in_s = (rows[done].due_us - schedule.now_us()) / 1e6 / max(schedule.speed_at(), 1e-9)
                 self._idle(min(max(due_in_s, 0.0), 0.1))
             self._tell()
         while schedule is not None and not self._stop.is_set():
@@ -315,19 +382,26 @@ class _LiveRun:
             self._on_status(status)
 
 
-def instants(fleet: Fleet, rows: DeliveryArray) -> Iterator[tuple[int, int, int, dict[str, float]]]:
-    """Yield (delivered, machine index, time stamp, values by signal): the readings a device sends together."""
+def instants(fleet: Fleet, rows: DeliveryArray) -> Iterator[_Due]:
+    """Yield the readings that a device sends together, in the order of delivery."""
     if not rows.size:
         return
     names = fleet.scenario.signals
-    columns = [rows[name].tolist() for name in ("deliver_us", "machine", "ts", "signal", "value")]
-    new = np.flatnonzero(
-        (np.diff(rows["deliver_us"]) != 0) | (np.diff(rows["machine"]) != 0) | (np.diff(rows["ts"]) != 0)
+    new = (np.diff(rows["deliver_us"]) != 0) | (np.diff(rows["machine"]) != 0) | (np.diff(rows["ts"]) != 0)
+    edges = [0, *(np.flatnonzero(new) + 1).tolist(), rows.size]
+    deliver, machine, ts, signal, value = (
+        rows[name].tolist() for name in ("deliver_us", "machine", "ts", "signal", "value")
     )
-    edges = [0, *(new + 1).tolist(), rows.size]
-    deliver, machine, ts, signal, value = columns
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
-        yield deliver[a], machine[a], ts[a], {names[signal[i]]: value[i] for i in range(a, b)}
+    for a, b in pairwise(edges):
+        yield _Due(deliver[a], machine[a], ts[a], {names[signal[i]]: value[i] for i in range(a, b)})
+
+
+def burst_message(wave: Waveform, *, tenant: str) -> Message:
+    """Return a waveform as one JSON message."""
+    m = wave.machine
+    topic = reading_topic(tenant=tenant, site=m.site, machine=m.number, sensor="waveform")
+    values = np.round(wave.values, 5).tolist()
+    return Message(topic, orjson.dumps({"t0": wave.t0_us / 1000, "fs": wave.fs_hz, "unit": "g", "values": values}))
 
 
 def _earlier(at_us: int, end_us: int | None) -> int:

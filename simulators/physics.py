@@ -11,6 +11,7 @@ by itself, and generating [a, b) and [b, c) gives the bytes of [a, c).
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from scipy.signal import lfilter
 
 from simulators.disturbances import Disturbance
 from simulators.faults import Condition, Fault, condition
-from simulators.machine import Machine, generator
+from simulators.machine import Machine, MachineClass, generator
 from simulators.production import DAY_S, DAY_US, Spans, State, day_spans
 
 MINUTES = 1440
@@ -193,7 +194,7 @@ def _first_order(drive: Floats, on: npt.NDArray[np.bool_], tau_min: float, tau_o
     out[0] = start
     edges = [0, *(np.flatnonzero(on[1:] != on[:-1]) + 1).tolist(), drive.size]
     level = start
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         keep = float(np.exp(-1.0 / (tau_min if on[a] else tau_off_min)))
         part, _ = lfilter([1 - keep], [1.0, -keep], drive[a:b], zi=[keep * level])
         out[a + 1 : b + 1] = part
@@ -215,6 +216,11 @@ class Grid:
         """Return minute values interpolated to the samples."""
         low = minutes[self.index]
         return low if self.exact else low + self.share * (minutes[self.index + 1] - low)
+
+
+def speed_ratio(kind: MachineClass, load: Floats) -> Floats:
+    """Return speed over rated speed: an inverter follows the load, a motor on the line slips with it."""
+    return np.minimum(0.6 + 0.4 * load, 1.0) if kind.inverter > 0.5 else 1 + kind.slip * (1 - load)
 
 
 def quantise(value: Floats, step: float) -> Floats:

@@ -5,7 +5,8 @@ every machine has its own production day; stops that began the day before are ca
 generation began.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -48,10 +49,6 @@ class Spans:
     start_s: npt.NDArray[np.int64]
     state: npt.NDArray[np.int8]
     product: npt.NDArray[np.int8]
-
-    def spread(self, bounds: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return one value per sample, given `bounds` = index of the first sample of each span, plus the total."""
-        return np.repeat(values, np.diff(bounds))
 
 
 def closed_spans(calendar: str, utc_offset_h: float, day: int) -> list[tuple[int, int]]:
@@ -189,3 +186,95 @@ def piece_seconds(
     finished = np.arange(1, int(done[-1] / cycle) + 1) * cycle
     span = np.clip(np.searchsorted(done, finished, side="left") - 1, 0, spans.start_s.size - 1)
     return spans.start_s[span] + (finished - done[span]), rng.random(finished.size) >= kind.scrap_share
+
+
+def day_stretches(machine: Machine, seed: int, day: int, spans: Spans, start_us: int, end_us: int) -> Iterator[Stretch]:
+    """Yield the stretches of a UTC day that lie in [start, end), each with the pieces finished in it."""
+    at, good = piece_seconds(machine, seed, day, spans)
+    ends = np.append(spans.start_s[1:], DAY_S)
+    day_us = day * DAY_US
+    for a, b, state, product in zip(
+        spans.start_s.tolist(), ends.tolist(), spans.state.tolist(), spans.product.tolist(), strict=True
+    ):
+        low, high = max(day_us + a * 1_000_000, start_us), min(day_us + b * 1_000_000, end_us)
+        if low >= high:
+            continue
+        i, j = np.searchsorted(at, ((low - day_us) / 1e6, (high - day_us) / 1e6), side="right")
+        made_good = int(good[i:j].sum())
+        yield Stretch(
+            site=machine.site,
+            line=machine.line,
+            machine=machine.number,
+            state=State(state),
+            product=product,
+            start_us=low,
+            end_us=high,
+            good=made_good,
+            scrap=int(j - i) - made_good,
+            ideal_cycle_s=machine.kind.ideal_cycle_s,
+        )
+
+
+def joined(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+    """Yield the stretches with those that only midnight divides made one."""
+    last: Stretch | None = None
+    for s in stretches:
+        if last and (last.machine, last.site, last.state, last.product, last.end_us) == (
+            s.machine,
+            s.site,
+            s.state,
+            s.product,
+            s.start_us,
+        ):
+            last = replace(last, end_us=s.end_us, good=last.good + s.good, scrap=last.scrap + s.scrap)
+        else:
+            if last:
+                yield last
+            last = s
+    if last:
+        yield last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oee:
+    """Production figures of ISO 22400 over a period; a ratio without a denominator is NaN.
+
+    Attributes:
+        availability: running time over the time not planned as a stop.
+        performance: ideal cycle time of all pieces over the running time.
+        quality: good pieces over all pieces.
+    """
+
+    planned_s: float
+    running_s: float
+    good: int
+    scrap: int
+    availability: float
+    performance: float
+    quality: float
+
+    @property
+    def oee(self) -> float:
+        return self.availability * self.performance * self.quality
+
+
+def oee_of(stretches: Iterable[Stretch]) -> Oee:
+    """Return the figures of one machine's stretches."""
+    planned = running = ideal = 0.0
+    good = scrap = 0
+    for s in stretches:
+        seconds = (s.end_us - s.start_us) / 1e6
+        planned += seconds * (s.state is not State.PLANNED_STOP)
+        running += seconds * (s.state is State.RUNNING)
+        ideal += (s.good + s.scrap) * s.ideal_cycle_s
+        good, scrap = good + s.good, scrap + s.scrap
+    nan = float("nan")
+    return Oee(
+        planned_s=planned,
+        running_s=running,
+        good=good,
+        scrap=scrap,
+        availability=running / planned if planned else nan,
+        performance=ideal / running if running else nan,
+        quality=good / (good + scrap) if good + scrap else nan,
+    )

@@ -37,7 +37,7 @@ ReadTime = Callable[[str], int]
 
 
 class RecordingUnreadable(FettleError):
-    """{file}: {problem}"""
+    """{file}: {problem}. Nothing was published."""
 
 
 class RecordingWrong(FettleError):
@@ -90,8 +90,11 @@ def read_recording(
     """Return the recording, or refuse it as a whole.
 
     Args:
+        path: the file; UTF-8 with or without byte order mark, or UTF-16 with one.
+        time_column: header of the time stamps.
         columns: only these; by default every column but the time and unnamed index columns.
         without: columns to leave out.
+        separator: between columns; by default the likeliest in the header.
         time_format: for `strptime`; "epoch_s", "epoch_ms", "epoch_us"; by default the form is found from the first row.
         utc_offset_h: zone of times that carry none.
         decimal: "." or ",".
@@ -109,9 +112,7 @@ def read_recording(
     try:
         header = [name.strip() for name in next(rows)[1]]
     except StopIteration:
-        raise RecordingUnreadable(
-            file=path, problem="is empty; expected a header line and rows. Nothing was published."
-        ) from None
+        raise RecordingUnreadable(file=path, problem="is empty; expected a header line and rows") from None
     wanted, ignored = _choose(path, header, time_column, columns, without)
     at_time = header.index(time_column)
     positions = [(name, header.index(name)) for name in wanted]
@@ -126,7 +127,7 @@ def read_recording(
                 continue
             raise RecordingUnreadable(
                 file=path,
-                problem=f"line {line} has {len(row)} columns where the header has {len(header)} (separator {chosen!r}). Nothing was published.",
+                problem=f"line {line} has {len(row)} columns where the header has {len(header)} (separator {chosen!r})",
             )
         cell = row[at_time].strip()
         if read_time is None:
@@ -146,7 +147,7 @@ def read_recording(
         if progress and len(lines) % 5000 == 0:
             progress(min(len(lines) * max(total // 100_000, 1), total), total)
     if not times:
-        raise RecordingUnreadable(file=path, problem="has a header and no rows. Nothing was published.")
+        raise RecordingUnreadable(file=path, problem="has a header and no rows")
     moments = np.array(times, np.int64)
     return Recording(
         file=str(path),
@@ -162,9 +163,7 @@ def _read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise RecordingUnreadable(
-            file=path, problem=f"cannot be read ({error.strerror}). Nothing was published."
-        ) from error
+        raise RecordingUnreadable(file=path, problem=f"cannot be read ({error.strerror})") from error
     encoding = "utf-16" if raw[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
         return raw.decode(encoding)
@@ -172,7 +171,7 @@ def _read_text(path: Path) -> str:
         line = raw[: error.start].count(b"\n") + 1
         raise RecordingUnreadable(
             file=path,
-            problem=f"line {line} is not UTF-8 text (byte 0x{raw[error.start]:02x}); save the file as UTF-8. Nothing was published.",
+            problem=f"line {line} is not UTF-8 text (byte 0x{raw[error.start]:02x}); save the file as UTF-8",
         ) from error
 
 
@@ -184,9 +183,7 @@ def _rows(path: Path, reader: "csv._reader") -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise RecordingUnreadable(
-                file=path, problem=f"line {start} cannot be read as CSV: {error}. Nothing was published."
-            ) from error
+            raise RecordingUnreadable(file=path, problem=f"line {start} cannot be read as CSV: {error}") from error
         if row:
             yield start, row
 
@@ -203,13 +200,13 @@ def _choose(
             raise ColumnUnknown(file=path, column=name, columns=", ".join(repr(h) for h in header))
     twice = sorted({h for h in header if header.count(h) > 1})
     if twice:
-        raise RecordingUnreadable(file=path, problem=f"has the column {twice[0]!r} twice. Nothing was published.")
+        raise RecordingUnreadable(file=path, problem=f"has the column {twice[0]!r} twice")
     if columns:
         wanted = [c for c in columns if c != time_column]
     else:
         wanted = [h for h in header if h != time_column and not _INDEX.fullmatch(h) and h not in without]
     if not wanted:
-        raise RecordingUnreadable(file=path, problem="has no column of values besides the time. Nothing was published.")
+        raise RecordingUnreadable(file=path, problem="has no column of values besides the time")
     ignored = tuple(h or "(unnamed)" for h in header if h not in wanted and h != time_column)
     return wanted, ignored
 
@@ -287,5 +284,5 @@ def check_sensor_names(file: str, names: Mapping[str, str]) -> None:
         except BadTopicLevel as error:
             raise RecordingUnreadable(
                 file=file,
-                problem=f"column {column!r}: {error} Rename it with --rename {column!r}=NAME. Nothing was published.",
+                problem=f"column {column!r}: {error} Rename it with --rename {column!r}=NAME",
             ) from error

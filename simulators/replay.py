@@ -50,11 +50,18 @@ def publish_recording(
     """Publish every value of the recording in the order of the file and wait for every acknowledgement.
 
     Args:
+        recording: what to publish.
+        address: the broker.
+        tenant: first level of the topics after the root.
+        site: second level.
+        machine: third level.
         units: unit by column; a column without one is published without.
         names: sensor by column, where it is not the column's name.
         speed: recorded seconds per second; 0 is as fast as the broker takes them.
         shift_us: added to every time stamp.
         from_line: skip the lines of the file before it.
+        client_id: at the broker.
+        stop: ends the replay when set; what is on the way is still waited for.
         on_progress: told (sent, acknowledged, total).
 
     Raises:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from simulators.faults import Condition
 from simulators.machine import Machine, generator
-from simulators.physics import SAMPLE_STREAM, DayPlan, Grid, quantise
+from simulators.physics import SAMPLE_STREAM, DayPlan, Grid, quantise, speed_ratio
 from simulators.signals import extra_signals
 
 Floats = npt.NDArray[np.float64]
@@ -22,8 +22,7 @@ def block_signals(
 ) -> dict[str, Floats]:
     """Return the wanted signals of a block of samples that lies within one day.
 
-    Args:
-        noise: factor of the scatter by signal, for noisy or deadened sensors; absent is 1.
+    `noise` is the factor of the scatter by signal, for noisy or deadened sensors; absent is 1.
     """
     kind = machine.kind
     n = grid.t_us.size
@@ -40,7 +39,7 @@ def block_signals(
     share = np.sqrt(i0 * i0 + (1 - i0 * i0) * load * load)
     if faulty is not None:
         share = share * (1 + grid.at(faulty.current))
-    ratio = _speed_ratio(kind.inverter > 0.5, kind.slip, load)
+    ratio = speed_ratio(kind, load)
     if plan.speed is not None:
         ratio = ratio * grid.at(plan.speed)
     out: dict[str, Floats] = {}
@@ -76,10 +75,6 @@ def block_signals(
             machine, seed, plan, grid, block, extra, on=on, load=load, share=share, ratio=ratio, noise=noise
         )
     return out
-
-
-def _speed_ratio(inverter: bool, slip: float, load: Floats) -> Floats:
-    return np.minimum(0.6 + 0.4 * load, 1.0) if inverter else 1 + slip * (1 - load)
 
 
 def velocity_factor(machine: Machine, faulty: Condition) -> Floats:

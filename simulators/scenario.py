@@ -6,8 +6,10 @@ Instants are durations after the start ("6d12h") or absolute date-times.
 
 import math
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fettle.errors import FettleError
 from fettle.wire import BadTopicLevel, check_level
 from simulators.disturbances import (
     DEFAULT_DISTURBANCE_SIZE,
@@ -30,6 +32,14 @@ DEFAULT_START_US = 1_772_409_600_000_000  # 2026-03-02T00:00:00Z, a Monday
 
 class ScenarioUnknown(ScenarioWrong):
     """There is no scenario {name!r}; choose one of {names}, or give the path of a TOML file."""
+
+
+class SignalUnknown(FettleError):
+    """There is no signal {signal!r}; choose from {names}."""
+
+
+class PeriodWrong(FettleError):
+    """A period of {period_s} s does not fit: it must be whole milliseconds and divide 15 minutes (below 10 s) or a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +117,27 @@ class Scenario:
             ),
             disturbances=tuple(replace(d, start_us=d.start_us + by, end_us=d.end_us + by) for d in self.disturbances),
         )
+
+    def with_signals(self, signals: tuple[str, ...]) -> "Scenario":
+        """Return the same scenario with other signals.
+
+        Raises:
+            SignalUnknown: one of them does not exist.
+        """
+        for signal in signals:
+            if signal not in SIGNAL_UNITS:
+                raise SignalUnknown(signal=signal, names=", ".join(SIGNAL_UNITS))
+        return replace(self, signals=signals)
+
+    def with_period(self, period_s: float) -> "Scenario":
+        """Return the same scenario sampled at another period.
+
+        Raises:
+            PeriodWrong: it does not divide a block of samples.
+        """
+        if not period_fits(period_s):
+            raise PeriodWrong(period_s=period_s)
+        return replace(self, period_us=round(period_s * 1e6))
 
 
 def scenario_names() -> tuple[str, ...]:
@@ -324,20 +355,17 @@ class _Reader:
         )
 
     def _machines(self, t: Table) -> list[tuple[str, MachineSpec]]:
-        """Return the (site, machine) pairs that `machine` and `site` name."""
+        """Return the (site, machine) pairs that `machine` (a number, or a pattern as "P-*") and `site` name."""
         wanted = t.text("machine")
         site = t.text("site", allowed=[p.name for p in self.plants]) if "site" in t.data else None
-        found = [
-            (p.name, m) for p in self.plants if site in {None, p.name} for m in p.machines if wanted in {m.number, "*"}
-        ]
+        here = [(p.name, m) for p in self.plants if site in {None, p.name} for m in p.machines]
+        found = [(name, m) for name, m in here if fnmatchcase(m.number, wanted)]
         if not found:
-            known = [m.number for p in self.plants if site in {None, p.name} for m in p.machines]
-            more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-            raise t.wrong("machine", f"{wanted!r} is not one of {', '.join(known[:12])}{more}")
-        if len(found) > 1 and wanted != "*":
-            raise t.wrong(
-                "machine", f"{wanted!r} stands in several sites; add site = one of {', '.join(s for s, _ in found)}"
-            )
+            more = f" and {len(here) - 12} more" if len(here) > 12 else ""
+            raise t.wrong("machine", f"{wanted!r} is not one of {', '.join(m.number for _, m in here[:12])}{more}")
+        if len({name for name, _ in found}) > 1 and not set("*?") & set(wanted):
+            sites = ", ".join(name for name, _ in found)
+            raise t.wrong("machine", f"{wanted!r} stands in several sites; add site = one of {sites}")
         return found
 
     def _fault(self, t: Table, start_us: int) -> list[Fault]:
@@ -409,7 +437,9 @@ class _Reader:
         site = t.text("site", allowed=[p.name for p in self.plants]) if "site" in t.data else None
         plants = [p for p in self.plants if site in {None, p.name}]
         line = t.text("line", allowed=[n.name for p in plants for n in p.lines]) if "line" in t.data else None
-        machine = self._machines(t)[0][1].number if "machine" in t.data and t.data["machine"] != "*" else None
+        machine = t.text("machine") if "machine" in t.data else None
+        if machine:
+            self._machines(t)
         t.asked |= {"site", "line", "machine"}
         at = _instant(t, "at", start_us)
         assert at is not None
