@@ -19,14 +19,10 @@ VERBS = (
     "account",
     "collect",
     "detect",
-    "work",
     "serve",
     "simulate",
     "replay",
-    "backtest",
-    "explain",
     "import",
-    "provision",
     "check",
 )
 

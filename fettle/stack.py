@@ -77,7 +77,7 @@ class Stack:
         deadline = clock.monotonic_s() + seconds
         while clock.monotonic_s() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.running.api_url}/health", timeout=2):  # noqa: S310 -- our own address
+                with urllib.request.urlopen(f"{self.running.api_url}/api/v1/health", timeout=2):  # noqa: S310 -- our own address
                     return
             except (urllib.error.URLError, OSError):
                 self.children.check()

@@ -6,18 +6,25 @@ work      tickets -> dispatch                    (dispatch, which knows workorde
 serve     the web edge over every package's routes
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from fastapi import FastAPI
+
 from anomaly.api import Announcement, Change
+from dashboards import api as dashboards
 from fettle import clock
 from fettle.company import WEEKDAYS, Company, Engineer, Machine, make_password
 from fettle.db import AsyncConn, DatabaseRole, Pool, open_pool, transaction
 from fettle.errors import FettleError
+from fettle.http import Part, create_app
 from fettle.model import CustomerId, EngineerId, SiteId, TenantId
+from fettle.settings import Settings
 from workorders import api as workorders
+from workorders import routes as workorders_routes
 
 
 class NoSuchTenant(FettleError):
@@ -225,3 +232,17 @@ async def _load_engineer(conn: AsyncConn, engineer: Engineer) -> EngineerId:
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(0), tzinfo=zone)
+
+
+@asynccontextmanager
+async def web_application(settings: Settings, *, url: str) -> AsyncIterator[FastAPI]:
+    """Yield the application of every package's routes, its pool open."""
+    async with open_pool(url, role=DatabaseRole.API, name="fettle-serve", size=10) as pool:
+        yield create_app(
+            pool,
+            parts=[
+                Part(workorders_routes.router, workorders_routes.PROBLEMS),
+                dashboards.PART,
+            ],
+            session=timedelta(hours=settings.session_hours),
+        )

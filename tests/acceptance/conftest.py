@@ -49,7 +49,7 @@ class Fettle:
                 assert time.monotonic() < deadline, f"not ready after {ready_s} s:\n{self.output()}"
                 try:
                     self.api_url = json.loads((self.data / "running.json").read_text())["api_url"]
-                    if httpx.get(f"{self.api_url}/health", timeout=2).status_code == 200:
+                    if httpx.get(f"{self.api_url}/api/v1/health", timeout=2).status_code == 200:
                         break
                 except (FileNotFoundError, ValueError, httpx.TransportError):
                     pass

@@ -1,0 +1,98 @@
+"""`fettle demo`: a company with simulated plants on embedded parts, some machines about to fail."""
+
+import argparse
+import shutil
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fettle import clock, demo, running
+from fettle.settings import Settings
+from fettle.stack import AlreadyRunning, Stack, start_stack
+from fettle.supervisor import stop_on_signals
+
+ACCOUNTS = (
+    ("supervisor", "dispatch supervisor 派工主管: everything that is open"),
+    ("customer", "customer 客户代表: files tickets, sees its own machines"),
+    ("taker", "order taker 接单员"),
+    ("engineer", "field engineer 现场工程师"),
+    ("finance", "finance auditor 财务审核"),
+    ("viewer", "headquarters 总部, read only"),
+    ("admin", "administrator 管理员"),
+    ("machine", "machine account 机器账号, for programs"),
+)
+
+
+def add(verbs: Any) -> None:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "demo", help="run a demonstration: two simulated plants with machines about to fail, on embedded parts"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget the former demonstration and begin anew")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    console = Console(highlight=False)
+    if args.fresh:
+        _forget(settings)
+    with stop_on_signals() as stop, start_stack(settings, report=lambda step: console.print(f"  {step}")) as stack:
+        url = stack.running.database_url
+        plan, is_new = demo.make_plan(settings, now_us=clock.now_us())
+        if is_new:
+            console.print("  making the company")
+            demo.seed(settings, url)
+        stack.start_verb("serve")
+        stack.start_verb("work")
+        stack.wait_until_serving()
+        _welcome(console, stack, plan)
+        with Progress(
+            TextColumn("  {task.description}"), BarColumn(), TimeRemainingColumn(), console=console
+        ) as progress:
+            task = progress.add_task("storing history" if is_new else "storing what was missed", total=None)
+            stored = demo.backfill(
+                settings,
+                url,
+                plan,
+                until_us=clock.now_us(),
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                stop=stop,
+            )
+        stack.start_verb("collect")
+        stack.start_verb("detect")
+        stack.start_verb("simulate", ["simulate", demo.SCENARIO, "--began", plan.began_at.isoformat()])
+        console.print(
+            f"  {stored:,} readings stored; sensors are live. Machines about to fail: {', '.join(plan.faulty_machines)}."
+        )
+        console.print("  Their tickets appear on the board within a minute or two. Ctrl-C stops everything.")
+        stack.watch(stop)
+    console.print("Stopped. `make demo` goes on where it was; `make demo FRESH=1` begins anew.")
+    return 0
+
+
+def _forget(settings: Settings) -> None:
+    """Remove the former demonstration's data."""
+    other = running.find(settings)
+    if other is not None:
+        raise AlreadyRunning(folder=settings.data_dir, pid=other.pid, url=other.api_url)
+    if (settings.data_dir / "demo.json").exists():
+        shutil.rmtree(settings.data_dir)
+
+
+def _welcome(console: Console, stack: Stack, plan: demo.Plan) -> None:
+    console.print()
+    console.print(f"  Open [bold]{stack.running.api_url}[/] and log in with password [bold]{plan.password}[/] as:")
+    table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 2))
+    for login, text in ACCOUNTS:
+        table.add_row(f"[bold]{login}[/]", text)
+    console.print(table)
+    console.print(
+        f"  Broker: {stack.running.broker_host}:{stack.running.broker_port} ({stack.broker_kind}). Logs: {stack.settings.data_dir}/*.log"
+    )
+    if stack.broker_kind == "amqtt":
+        console.print(
+            "  This is the pure-Python broker: fit for the demo alone. With Mosquitto installed, the demo uses that.",
+            style="yellow",
+        )
+    console.print()
