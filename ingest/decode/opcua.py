@@ -82,9 +82,8 @@ def _decode_network(context: Context, body: Mapping[str, Any], out: Decoded) -> 
     if kind == "ua-status" or (kind is None and "IsCyclic" in body):
         status = body.get("Status")
         # PubSubState: 0 disabled, 1 paused, 2 operational, 3 error, 4 pre-operational
-        out.liveness.append(
-            Liveness(_place(context, fields), status in {2, "Operational"}, None, f"status {status!r:.40}")
-        )
+        is_online = status == 2 or status == "Operational"  # noqa: PLR1714  (a set would hash whatever was sent)
+        out.liveness.append(Liveness(_place(context, fields), is_online, None, f"status {status!r:.40}"))
         return
     if (
         isinstance(kind, str)

@@ -355,6 +355,8 @@ def decode_burst(context: Context, body: Mapping[str, Any], out: Decoded) -> Non
     name = next((body[k] for k in options.name_keys if isinstance(body.get(k), str)), "")
     unit = next((body[k] for k in options.unit_keys if isinstance(body.get(k), str)), None)
     values = body["values"]
+    if not values:
+        raise BadPayload(Reason.BAD_STRUCTURE, "a burst without values")
     channels = values if isinstance(values, dict) else {"": values}
     for channel, samples in channels.items():
         key = f"{name}.{channel}" if name and channel else name or channel

@@ -3,7 +3,7 @@
 import pytest
 
 from ingest.decode import BadPayload, CodecOptions, Liveness, Reason
-from ingest.topics import load_table, parse_rules, Table
+from ingest.topics import Table, load_table, parse_rules
 
 NOW = 1_795_219_200_000_000
 TABLE = load_table(tenant="default")
