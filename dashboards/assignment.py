@@ -12,7 +12,7 @@ def explain_assignment(reason: Mapping[str, Any], language: Language) -> list[st
     if isinstance(written, Mapping):
         written = written.get(language)
     if isinstance(written, str):
-        return [written]
+        return [line for line in written.splitlines() if line]
     if isinstance(written, list):
         return [str(sentence) for sentence in written]
     return []

@@ -188,7 +188,14 @@ async def load_trace(
         "points": min(points, TRACE_POINTS),
     }
     sensors = {
-        row["sensor_id"]: {**row, "at": [], "mean": [], "low": [], "high": []}
+        row["sensor_id"]: {
+            **row,
+            "label": evidence_words.place(row["kind"], row["name"]),
+            "at": [],
+            "mean": [],
+            "low": [],
+            "high": [],
+        }
         for row in await _rows(conn, QUERIES.list_sensors, {"machine_id": machine_id})
     }
     cursor = await conn.execute(QUERIES.list_trace, span)

@@ -80,21 +80,34 @@ def _said(table: Mapping[str, Words], value: object, language: Language) -> str:
     return found.say(language, {}) if found else str(value).replace("_", " ")
 
 
-def quantity(entry: Mapping[str, Any], language: Language) -> str:
-    """Return the physical quantity of a contribution, with the sensor's own name where it says more."""
-    kind = str(entry.get("kind") or "other")
-    said = _said(words.KIND, kind, language)
-    place = str(entry.get("sensor") or "").replace("-", "_")
+def place(kind: str, name: str) -> str:
+    """Return what a sensor's name says beyond its quantity: where it sits.
+
+    >>> place("vibration_velocity", "vibration_de"), place("temperature", "temperature"), place("current", "motor_l1")
+    ('DE', '', 'motor l1')
+    """
+    rest = name.replace("-", "_")
     for known in (kind, kind.partition("_")[0], "temp"):
-        if place.lower() == known:
-            return said
-        if place.lower().startswith(f"{known}_"):
-            place = place[len(known) + 1 :]
-    place = place.replace("_", " ")
-    if not place:
+        if rest.lower() == known:
+            return ""
+        if rest.lower().startswith(f"{known}_"):
+            rest = rest[len(known) + 1 :]
+    rest = rest.replace("_", " ")
+    return rest.upper() if len(rest) <= 3 else rest
+
+
+def quantity(entry: Mapping[str, Any], language: Language) -> str:
+    """Return the physical quantity of a contribution, and where its sensor sits."""
+    kind = str(entry.get("kind") or "other")
+    said, where = _said(words.KIND, kind, language), place(kind, str(entry.get("sensor") or ""))
+    if not where:
         return said
-    place = place.upper() if len(place) <= 3 else place
-    return f"{said} {place}" if language == "en" else f"{said}（{place}）"
+    return f"{said} {where}" if language == "en" else f"{said}（{where}）"
+
+
+def _band(entry: Mapping[str, Any]) -> str:
+    joiner = "\u2060"  # keeps both ends on one line
+    return f"{number(entry['low'])}{joiner}–{joiner}{number(entry['high'])}" if _has(entry, "low", "high") else ""
 
 
 def headline(evidence: Mapping[str, Any], language: Language) -> str:
@@ -113,8 +126,7 @@ def headline(evidence: Mapping[str, Any], language: Language) -> str:
         expected = number(first["expected"])
         text += f", expected {expected}" if language == "en" else f"，预期 {expected}"
         if _has(first, "low", "high"):
-            band = f"{number(first['low'])}–{number(first['high'])}"
-            text += f" ({band})" if language == "en" else f"（{band}）"
+            text += f" ({_band(first)})" if language == "en" else f"（{_band(first)}）"
     elif _has(first, "limit"):
         limit = f"{number(first['limit'])}{unit}"
         text += f", limit {limit}" if language == "en" else f"，限值 {limit}"
@@ -143,7 +155,7 @@ def rows(evidence: Mapping[str, Any], language: Language) -> list[dict[str, Any]
                 "unit": unit,
                 "measured": _cell(entry, "measured"),
                 "expected": _cell(entry, "expected"),
-                "band": f"{number(entry['low'])}–{number(entry['high'])}" if _has(entry, "low", "high") else "",
+                "band": _band(entry),
                 "limit": _cell(entry, "limit"),
                 "deviation": deviation,
                 "why": _said(_FEATURES, entry.get("feature", ""), language),

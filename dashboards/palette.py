@@ -28,7 +28,7 @@ SERIES = {
 ALTERNATES = (("#0b7a75", "#5cc2bb"), ("#a03d72", "#e08db8"), ("#6b6b12", "#c2c26a"))
 """A machine's second, third and fourth sensor of one kind."""
 
-_NEUTRAL = {
+NEUTRAL = {
     # page, card, text and lines: (light, dark)
     "page": ("#f3f5f3", "#0f1416"),
     "surface": (SURFACE["light"], SURFACE["dark"]),
@@ -36,7 +36,7 @@ _NEUTRAL = {
     "ink": (INK["light"], INK["dark"]),
     "quiet": ("#5b6763", "#9aa7a2"),
     "edge": ("#dde3df", "#2a3438"),
-    "grid": ("#e9edea", "#242d31"),
+    "grid": ("#dfe5e1", "#2b363a"),
     "axis": ("#b3bdb8", "#4a565b"),
     "accent": ("#1f6b58", "#63c3a5"),
     "on-accent": ("#ffffff", "#0b1f19"),
@@ -47,7 +47,7 @@ _NEUTRAL = {
 def css() -> str:
     """Return the palette as CSS custom properties: light, dark by the system's wish, and either by choice."""
     pairs = {
-        **_NEUTRAL,
+        **NEUTRAL,
         **{f"state-{name}": pair for name, pair in HEALTH.items()},
         **{f"series-{name}": pair for name, pair in SERIES.items()},
         **{f"series-alternate-{number}": pair for number, pair in enumerate(ALTERNATES, 1)},

@@ -73,10 +73,12 @@ ORDER BY t.occurred_at;
 
 -- name: find_ticket
 -- One ticket with everything its page shows.
-SELECT ticket_id, number, type, state, channel, priority, severity, equipment_number, machine_id, machine, site, region, customer,
-    fault_family, fault_description, occurred_at, created_at, updated_at, closed_at, resolution_code, engineer, assignment_status
-FROM report.ticket
-WHERE number = %(number)s;
+SELECT t.ticket_id, t.number, t.type, t.state, t.channel, t.priority, t.severity, t.equipment_number, t.machine_id, t.machine,
+    coalesce(m.site_name, t.site, '') AS site, t.region, t.customer, t.fault_family, t.fault_description, t.occurred_at,
+    t.created_at, t.updated_at, t.closed_at, t.resolution_code, t.engineer, t.assignment_status
+FROM report.ticket AS t
+LEFT JOIN report.machine AS m ON m.machine_id = t.machine_id
+WHERE t.number = %(number)s;
 
 -- name: list_ticket_events
 -- The life of a ticket, oldest first.

@@ -165,6 +165,8 @@ PAGE = {
     "no_engineer_yet": Words("Nobody has been asked yet.", "尚未推送给工程师。"),
     "n_open": Words("{n} open tickets", "{n} 张未关闭工单"),
     "limit": Words("limit", "限值"),
+    "expected_range": Words("expected range", "预期范围"),
+    "attention": Words("Needs attention", "需要关注"),
     "chart_label": Words(
         "{title} in {unit}, from {low} to {high}. Left and right arrows move the crosshair, plus looks closer, minus goes back.",
         "{title}（{unit}），{low} 至 {high}。左右方向键移动光标，加号放大，减号返回。",

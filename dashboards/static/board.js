@@ -20,7 +20,7 @@ function readAddress() {
   const asked = new URLSearchParams(location.search);
   state.machine = Number(asked.get("machine")) || null;
   state.ticket = asked.get("ticket");
-  if (asked.get("range") in RANGES) state.range = asked.get("range");
+  if (asked.get("range") in RANGES) [state.range, state.isRangeChosen] = [asked.get("range"), true];
   const [from, to] = (asked.get("zoom") ?? "").split("-").map(Number);
   state.zoom = from && to ? [from, to] : null;
 }
@@ -28,7 +28,7 @@ function readAddress() {
 function writeAddress() {
   const wanted = new URLSearchParams();
   if (state.machine) wanted.set("machine", state.machine);
-  wanted.set("range", state.range);
+  if (state.isRangeChosen) wanted.set("range", state.range);
   if (state.zoom) wanted.set("zoom", state.zoom.join("-"));
   if (state.ticket) wanted.set("ticket", state.ticket);
   history.replaceState(null, "", `/board?${wanted}`);
@@ -54,7 +54,15 @@ async function refreshOverview() {
   state.skew = body.now_ms - Date.now();
   state.overview = body;
   if (!body.machines.some((one) => one.id === state.machine)) state.machine = mostUrgent(body);
+  if (!state.isRangeChosen) state.range = rangeWithOnset(body);
   showOverview();
+}
+
+// Until someone chooses a range: the shortest that shows how the open faults of the machine began.
+function rangeWithOnset(body) {
+  const onsets = body.tickets.filter((one) => one.machine_id === state.machine && one.family).map((one) => one.occurred_ms);
+  const age = onsets.length ? body.now_ms - Math.min(...onsets) : 0;
+  return ["6h", "24h", "7d"].find((range) => age <= RANGES[range] * 0.7) ?? "30d";
 }
 
 function mostUrgent(body) {
@@ -89,16 +97,19 @@ function showFleet(machines) {
     && (!needle || [one.number, one.name, one.site, one.site_name, one.line, one.customer].some((text) => text.toLowerCase().includes(needle))));
   at("fleet-count").textContent = shown.length === machines.length ? String(machines.length) : `${shown.length} / ${machines.length}`;
   const groups = new Map();
+  const urgent = shown.filter((one) => one.open).sort((a, b) => HEALTH.indexOf(a.health) - HEALTH.indexOf(b.health));
+  if (urgent.length) groups.set("", urgent);
   for (const one of shown) {
-    const key = [one.site, one.line].join(" ");
+    if (one.open) continue;
+    const key = `${one.site} ${one.line}`;
     if (!groups.has(key)) groups.set(key, []);
     groups.get(key).push(one);
   }
   fill(at("machines"), JSON.stringify([shown, state.machine, language()]), () => {
     if (!machines.length) return h("p", { class: "empty" }, say("no_machines"));
     if (!shown.length) return h("p", { class: "empty" }, say("nothing_found"));
-    return [...groups.values()].map((group) => h("section", { class: "group" },
-      h("h3", {}, group[0].site_name || group[0].site, group[0].line ? h("span", {}, group[0].line_name || group[0].line) : null),
+    return [...groups].map(([key, group]) => h("section", { class: "group" },
+      key ? h("h3", {}, group[0].site_name || group[0].site, group[0].line ? h("span", {}, group[0].line_name || group[0].line) : null) : h("h3", {}, say("attention")),
       h("ul", {}, group.map(machineItem))));
   });
 }
@@ -120,6 +131,7 @@ function chooseMachine(id) {
   if (state.machine !== id) state.zoom = null;
   state.machine = id;
   state.anchored = null;
+  if (!state.isRangeChosen) state.range = rangeWithOnset(state.overview);
   if (state.ticket) closeTicket();
   writeAddress();
   openTab("traces");
@@ -163,7 +175,7 @@ function showHead() {
 function showRanges() {
   fill(at("ranges"), JSON.stringify([state.range, state.zoom, language()]), () => Object.keys(RANGES).map((range) => h("button", {
     type: "button", "data-key": range, "aria-pressed": String(range === state.range && !state.zoom),
-    onclick: () => { state.range = range; state.zoom = null; state.anchored = null; writeAddress(); showRanges(); refreshTrace().catch(failed); },
+    onclick: () => { state.range = range; state.isRangeChosen = true; state.zoom = null; state.anchored = null; writeAddress(); showRanges(); refreshTrace().catch(failed); },
   }, say(`range.${range}`))));
   at("unzoom").hidden = !state.zoom;
   at("unzoom").textContent = `${say("back_to", { range: say(`range.${state.range}`) })}`;
@@ -210,7 +222,7 @@ function showTrace() {
   }
   for (const [kind, unit] of groups) {
     const series = sensors.filter((one) => one.kind === kind && one.unit === unit)
-      .map((one) => ({ id: one.sensor_id, name: one.name, at: one.at, mean: one.mean, low: one.low, high: one.high }));
+      .map((one) => ({ id: one.sensor_id, name: one.label || say(`kind.${kind}`), at: one.at, mean: one.mean, low: one.low, high: one.high }));
     const ids = new Set(series.map((one) => one.id));
     const known = tickets.flatMap((ticket) => ticket.limits.filter((limit) => ids.has(limit.sensor_id)).map((limit) => ({ ...limit, ticket })));
     const limits = new Map(known.filter((limit) => limit.limit !== undefined).map((limit) => [limit.limit, {
@@ -225,17 +237,30 @@ function showTrace() {
   }
 }
 
+// Bars of the tickets over the time axis; a label that does not fit into its bar stands beside it.
 function showLane(tickets, from, to) {
   const lane = at("lane");
-  const share = (ms) => Math.min(1, Math.max(0, (ms - from) / (to - from))).toFixed(5);
-  fill(lane, JSON.stringify([tickets, from, to, state.ticket, language()]), () => tickets.map((one, row) => h("button", {
-    type: "button", class: `mark is-${one.severity}${one.to_ms ? " is-closed" : ""}${share(one.from_ms) > 0.6 ? " is-end" : ""}`, "data-key": one.number, "data-mark": one.number,
+  const room = Math.max(200, lane.clientWidth - GUTTER.left - GUTTER.right);
+  const share = (ms) => Math.min(1, Math.max(0, (ms - from) / (to - from)));
+  const rows = [];
+  const placed = tickets.map((one) => {
+    const [left, right] = [share(one.from_ms) * room, share(one.to_ms ?? to) * room];
+    const label = 46 + [...`${ticketTitle(one)}${one.number}${say(`state.${one.state}`)}`].reduce((sum, letter) => sum + (letter > "\u2e80" ? 13 : 7), 0);
+    const side = right - left >= label ? "in" : left > room / 2 ? "left" : "right";
+    const extent = [side === "left" ? left - label : left, side === "right" ? right + label : Math.max(right, left + 12)];
+    let row = rows.findIndex((end) => end < extent[0]);
+    if (row < 0) row = rows.length < 3 ? rows.push(0) - 1 : 2;
+    rows[row] = extent[1];
+    return { one, side, row };
+  });
+  fill(lane, JSON.stringify([tickets, from, to, room, state.ticket, language()]), () => placed.map(({ one, side, row }) => h("button", {
+    type: "button", class: `mark is-${one.severity} is-${side}${one.to_ms ? " is-closed" : ""}`, "data-key": one.number, "data-mark": one.number,
     "aria-current": one.number === state.ticket ? "true" : null,
     title: `${one.number} · ${ticketTitle(one)} · ${moment(one.from_ms)}`,
-    vars: { "--from": share(one.from_ms), "--to": share(one.to_ms ?? to), "--row": String(row % 3) },
+    vars: { "--from": share(one.from_ms).toFixed(5), "--to": share(one.to_ms ?? to).toFixed(5), "--row": String(row) },
     onclick: () => openTicket(one.number, state.machine),
   }, h("span", {}, glyph(one.severity), h("b", {}, ticketTitle(one)), h("small", {}, `${one.number} · ${say(`state.${one.state}`)}`)))));
-  lane.style.setProperty("--rows", String(Math.min(3, tickets.length)));
+  lane.style.setProperty("--rows", String(rows.length));
   lane.style.setProperty("--left", `${GUTTER.left}px`);
   lane.style.setProperty("--right", `${GUTTER.right}px`);
 }
@@ -264,6 +289,7 @@ async function openTicket(number_, machine) {
     state.machine = machine;
     state.zoom = null;
     state.anchored = null;
+    if (!state.isRangeChosen) state.range = rangeWithOnset(state.overview);
     refreshTrace().catch(failed);
   }
   writeAddress();

@@ -100,7 +100,8 @@ export class TraceChart {
     if (low > high) return null;
     const seen = { seenLow: low, seenHigh: high };
     const room = Math.max(high - low, Math.abs(high) * 0.06, 1e-6);
-    for (const limit of this.data.limits) {
+    const named = [...this.data.limits, ...this.data.bands.flatMap((band) => [{ value: band.low }, { value: band.high }])];
+    for (const limit of named) {
       if (limit.value <= high + room * 1.2 && limit.value >= low - room) {
         high = Math.max(high, limit.value);
         low = Math.min(low, limit.value);
@@ -158,6 +159,8 @@ export class TraceChart {
       pen.clip();
       this.data.series.forEach((one, i) => this.drawSeries(pen, one, this.colours[i]));
       pen.restore();
+      const band = this.data.bands.find((one) => this.y(one.low) - this.y(one.high) > 14 && this.y(one.low) <= this.height - GUTTER.bottom + 2);
+      if (band) this.note(pen, say("expected_range"), this.y(band.low) - 5, this.ink("--state-well"));
     } else {
       pen.fillStyle = ink("--quiet");
       pen.textAlign = "center";
@@ -174,7 +177,7 @@ export class TraceChart {
       const left = this.x(Math.max(ticket.from_ms, this.data.from));
       const right = this.x(Math.min(ticket.to_ms ?? this.data.to, this.data.to));
       const colour = this.ink(`--state-${ticket.severity}`);
-      pen.globalAlpha = ticket.to_ms ? 0.07 : 0.12;
+      pen.globalAlpha = ticket.to_ms ? 0.05 : 0.09;
       pen.fillStyle = colour;
       pen.fillRect(left, top, Math.max(1, right - left), bottom - top);
       pen.globalAlpha = 0.9;
@@ -189,7 +192,7 @@ export class TraceChart {
         pen.lineTo(x, bottom);
         pen.stroke();
       };
-      edge(ticket.from_ms, [3, 3]);
+      edge(ticket.from_ms, [4, 3]);
       edge(ticket.filed_ms, []);
       edge(ticket.to_ms, [1, 3]);
       pen.setLineDash([]);
@@ -205,7 +208,7 @@ export class TraceChart {
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     if (hasValues) {
-      const { ticks, digits } = valueTicks(this.scale.low, this.scale.high, Math.max(2, (bottom - GUTTER.top) / 34));
+      const { ticks, digits } = valueTicks(this.scale.low, this.scale.high, Math.max(3, (bottom - GUTTER.top) / 34));
       for (const value of ticks) {
         const y = Math.round(this.y(value)) + 0.5;
         pen.beginPath();
@@ -246,10 +249,7 @@ export class TraceChart {
       pen.lineTo(this.width - GUTTER.right, y);
       pen.stroke();
       pen.setLineDash([]);
-      pen.fillStyle = this.ink("--limit");
-      pen.textAlign = "left";
-      pen.textBaseline = "alphabetic";
-      pen.fillText(limit.label, GUTTER.left + 6, y - 4);
+      this.note(pen, limit.label, y - 4, this.ink("--limit"));
     }
     for (const band of this.data.bands) {
       const left = this.x(Math.max(band.from_ms, this.data.from));
@@ -258,10 +258,23 @@ export class TraceChart {
       const bottom = Math.min(this.height - GUTTER.bottom, this.y(band.low));
       if (bottom <= top || right <= left) continue;
       pen.fillStyle = this.ink("--state-well");
-      pen.globalAlpha = 0.16;
+      pen.globalAlpha = 0.17;
       pen.fillRect(left, top, right - left, bottom - top);
       pen.globalAlpha = 1;
     }
+  }
+
+  // A short text at the right end of the plot, with a halo so that it reads over anything.
+  note(pen, text, y, colour) {
+    pen.textAlign = "right";
+    pen.textBaseline = "alphabetic";
+    pen.strokeStyle = this.ink("--surface");
+    pen.lineWidth = 3;
+    pen.lineJoin = "round";
+    pen.strokeText(text, this.width - GUTTER.right - 6, y);
+    pen.fillStyle = colour;
+    pen.fillText(text, this.width - GUTTER.right - 6, y);
+    pen.lineWidth = 1;
   }
 
   drawSeries(pen, one, colour) {
@@ -300,7 +313,7 @@ export class TraceChart {
       return { one, i, k: near ? k : -1 };
     });
     this.legend.replaceChildren(...shown.map(({ one, i, k }) => h("span", { vars: { "--swatch": this.colours[i] } },
-      h("i"), one.name, h("b", {}, k < 0 ? "–" : number(one.mean[k])))));
+      h("i"), one.name === this.data.title ? null : one.name, h("b", {}, k < 0 ? "–" : number(one.mean[k])))));
     this.tip.hidden = true;
     if (ms === null || ms < this.data.from || ms > this.data.to) return;
     const x = Math.round(this.x(ms)) + 0.5;
