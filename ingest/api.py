@@ -21,12 +21,25 @@ from ingest.catalogue import Refused, RegistrationPolicy
 from ingest.collector import Collector, CollectorOptions
 from ingest.counters import Counters
 from ingest.decode import ClockPolicy
+from ingest.importer import Columns, Imported, import_file
 from ingest.session import Address
 from ingest.store import Messages, Outcome
 from ingest.topics import load_table
 from ingest.writer import Writer, WriterOptions
 
-__all__ = ["BulkWriter", "Collector", "Counters", "bulk_writer", "collect", "make_collector", "writer_options"]
+__all__ = [
+    "BulkWriter",
+    "Collector",
+    "Columns",
+    "Counters",
+    "Imported",
+    "SensorRefused",
+    "bulk_writer",
+    "collect",
+    "import_file",
+    "make_collector",
+    "writer_options",
+]
 
 
 class SensorRefused(FettleError):

@@ -94,6 +94,13 @@ class Catalogue:
             found = self.tenants.get(tenant)
         return found
 
+    def slug(self, conn: SyncConn, tenant_id: int) -> str:
+        """Return the slug of a tenant that exists."""
+        slugs = {key: slug for slug, key in self.tenants.items()}
+        if tenant_id not in slugs:
+            slugs = dict(conn.execute(queries.list_tenants).fetchall())
+        return slugs[tenant_id]
+
     def _answer(self, want: Wanted, now_s: float) -> Sensor | Refused | None:
         sensor = self.find(want.tenant, want.path, want.unit)
         if sensor is not None:

@@ -1,0 +1,120 @@
+"""A collector in the test's own event loop, and a publisher that waits for the broker's acknowledgements."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import paho.mqtt.client as mqtt
+import psycopg
+import pytest
+
+from fettle import clock
+from fettle.settings import Settings
+from ingest.api import Collector, Counters, make_collector
+
+
+@dataclass
+class Running:
+    """A collector that listens, and what a test does with it."""
+
+    collector: Collector
+    stop: asyncio.Event
+    task: asyncio.Task[Counters]
+
+    async def until(self, condition, *, seconds=20.0, what="the condition"):
+        """Wait until `condition(counters)` holds; fail where it does not, or the collector ends before."""
+        deadline = clock.monotonic_s() + seconds
+        while not condition(self.collector.counters):
+            if self.task.done():
+                await self.task
+                raise AssertionError("the collector ended")
+            assert clock.monotonic_s() < deadline, f"{what} did not come: {self.collector.counters}"
+            await asyncio.sleep(0.01)
+
+    async def settle(self, messages, *, seconds=20.0):
+        """Wait until so many messages have come and none is in flight; the accounts must balance."""
+        await self.until(
+            lambda c: c.messages.received >= messages and not c.messages.in_flight, seconds=seconds,
+            what=f"{messages} messages",
+        )  # fmt: skip
+        self.collector.counters.check()
+
+
+def _publish(broker, messages: Sequence[tuple[str, bytes]], qos, retain):
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client.max_inflight_messages_set(2000)
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    sent = [client.publish(topic, payload, qos=qos, retain=retain) for topic, payload in messages]
+    for info in sent:
+        info.wait_for_publish(20)
+    client.disconnect()
+    client.loop_stop()
+
+
+@pytest.fixture
+def publish():
+    """Publish (topic, payload) pairs and return when the broker has acknowledged all."""
+
+    async def run(broker, messages, *, qos=1, retain=False):
+        await asyncio.to_thread(_publish, broker, messages, qos, retain)
+
+    return run
+
+
+@pytest.fixture
+def reading():
+    """Encode one reading as Fettle's own devices do; `ago_s` is its age."""
+    now_ms = clock.now_us() // 1000
+
+    def encode(value, *, n=0, unit="mm/s", ago_s=0):
+        return b'{"ts":%d,"value":%r,"unit":"%s"}' % (now_ms + n - ago_s * 1000, float(value), unit.encode())
+
+    return encode
+
+
+@pytest.fixture
+def settings_for(tmp_path):
+    def make(**more):
+        return Settings(_env_file=None, data_dir=tmp_path / "data", **more)
+
+    return make
+
+
+@pytest.fixture
+def collecting(settings_for):
+    """Context manager: a collector on a database and a broker, stopped and its accounts checked at the end."""
+
+    @asynccontextmanager
+    async def run(database, broker, *, wait=True, **more):
+        settings = settings_for(**more)
+        stop = asyncio.Event()
+        collector = make_collector(settings, url=database.url, host=broker.host, port=broker.port)
+        task = asyncio.create_task(collector.run(stop))
+        running = Running(collector, stop, task)
+        try:
+            if wait:
+                ready = asyncio.create_task(collector.is_connected.wait())
+                await asyncio.wait({ready, task}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    await task
+                assert ready.done(), "the collector did not connect"
+            yield running
+        finally:
+            stop.set()
+            await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 20)
+            collector.counters.check()
+
+    return run
+
+
+@pytest.fixture
+def rows():
+    """Run a query as the owner and return all rows."""
+
+    def fetch(database, query, *args):
+        with psycopg.connect(database.url) as conn:
+            return conn.execute(query, args or None).fetchall()
+
+    return fetch
