@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiomqtt
+import psycopg
 
-from fettle.db import DatabaseRole, NoDatabase, connect_sync, describe
+from fettle.db import DatabaseRole, NoDatabase, SyncConn, connect_sync, describe
 from fettle.migrate import UnsafeTimescale, pending, probe_storage
 from fettle.settings import Settings
 
@@ -121,6 +122,56 @@ def diagnose_migrations(settings: Settings) -> list[Diagnosis]:
     if missing:
         return [Diagnosis("migrations", "red", f"{len(missing)} pending: {', '.join(missing)}", "run: fettle migrate")]
     return [Diagnosis("migrations", "green", "none pending")]
+
+
+def diagnose_detection(settings: Settings) -> list[Diagnosis]:
+    """Say how far detection and dispatch are behind what is stored."""
+    if settings.database_url is None:
+        return [Diagnosis("detection", "green", "runs inside `fettle up` and `fettle demo`")]
+    try:
+        with connect_sync(
+            settings.database_url.get_secret_value(), role=DatabaseRole.WORKER, name="fettle-check"
+        ) as conn:
+            batches = conn.execute(_BATCHES_BEHIND).fetchone()
+            waiting = _count_waiting(conn)
+    except NoDatabase:
+        return [
+            Diagnosis("detection", "red", "unknown, since the database does not answer", "see the line on the database")
+        ]
+    except psycopg.errors.UndefinedTable:
+        return [Diagnosis("detection", "red", "unknown, since the schema is behind", "run: fettle migrate")]
+    behind = int(batches[0]) if batches else 0
+    if behind or waiting:
+        return [
+            Diagnosis(
+                "detection",
+                "yellow",
+                f"{behind} batches and {waiting} findings behind",
+                "is `fettle detect` running? It may be catching up",
+            )
+        ]
+    return [Diagnosis("detection", "green", "caught up with everything stored")]
+
+
+_BATCHES_BEHIND = """
+    SELECT count(*)
+    FROM batch
+    WHERE payload IS NOT NULL
+        AND number > coalesce(
+            (SELECT min((positions ->> batch.collector_id::text)::bigint) FROM detector_state), 0
+        )
+"""
+
+
+def _count_waiting(conn: SyncConn) -> int:
+    """Return how many findings of all tenants have not been handed on."""
+    waiting = 0
+    with conn.transaction():
+        for (tenant_id,) in conn.execute("SELECT id FROM tenant").fetchall():
+            conn.execute("SELECT set_config('fettle.tenant', %(tenant)s, true)", {"tenant": str(tenant_id)})
+            row = conn.execute("SELECT count(*) FROM finding WHERE revision > announced_revision").fetchone()
+            waiting += int(row[0]) if row else 0
+    return waiting
 
 
 def diagnose_broker(settings: Settings) -> list[Diagnosis]:

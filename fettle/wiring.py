@@ -23,6 +23,7 @@ from fettle.errors import FettleError
 from fettle.http import Part, create_app
 from fettle.model import CustomerId, EngineerId, SiteId, TenantId
 from fettle.settings import Settings
+from ingest.routes import readings_part
 from workorders import api as workorders
 from workorders import routes as workorders_routes
 
@@ -237,12 +238,14 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 @asynccontextmanager
 async def web_application(settings: Settings, *, url: str) -> AsyncIterator[FastAPI]:
     """Yield the application of every package's routes, its pool open."""
-    async with open_pool(url, role=DatabaseRole.API, name="fettle-serve", size=10) as pool:
-        yield create_app(
-            pool,
-            parts=[
-                Part(workorders_routes.router, workorders_routes.PROBLEMS),
-                dashboards.PART,
-            ],
-            session=timedelta(hours=settings.session_hours),
-        )
+    with readings_part(settings, url=url) as readings:
+        async with open_pool(url, role=DatabaseRole.API, name="fettle-serve", size=10) as pool:
+            yield create_app(
+                pool,
+                parts=[
+                    readings,
+                    Part(workorders_routes.router, workorders_routes.PROBLEMS),
+                    dashboards.PART,
+                ],
+                session=timedelta(hours=settings.session_hours),
+            )

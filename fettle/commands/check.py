@@ -11,6 +11,7 @@ from fettle.doctor import (
     Diagnosis,
     diagnose_broker,
     diagnose_database,
+    diagnose_detection,
     diagnose_grafana,
     diagnose_migrations,
     diagnose_settings,
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[[Settings], list[Diagnosis]]] = {
     "database": diagnose_database,
     "migrations": diagnose_migrations,
     "broker": diagnose_broker,
+    "detection": diagnose_detection,
     "grafana": diagnose_grafana,
 }
 _MARK = {"green": "[green]ok  [/]", "yellow": "[yellow]warn[/]", "red": "[red]FAIL[/]"}
