@@ -42,7 +42,7 @@ _KINDS = frozenset({"NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH"})
 _COMMANDS = frozenset({"NCMD", "DCMD"})
 _UNIT_PROPERTIES = ("engunit", "engineering units", "engineering_units", "engineeringunits", "unit", "units", "uom")
 _RATE_PROPERTIES = ("fs_hz", "fs", "sample_rate", "samplerate", "sampling_rate", "samplingrate")
-_CONTROL = ("bdSeq", "Node Control/", "Device Control/")
+_CONTROL = ("Node Control/", "Device Control/")
 _GOOD = Quality.GOOD
 
 
@@ -150,8 +150,6 @@ class Host:
             node.early.clear()
             node.gap_since_us = None
             node.rebirth_wanted = False
-            node.asked_us = None
-            node.wait_us = 0
             self._attention.discard(node.key)
         else:
             self._follow(node, body, received_us)
@@ -161,14 +159,14 @@ class Host:
         self._changed.add(node.key)
         for sent in body.metrics:
             if not sent.name or sent.datatype not in DATATYPES:
-                if sent.name.startswith(_CONTROL):
+                if _is_control(sent.name):
                     out.ignored += 1
                 elif sent.name:
                     out.reject(Reason.UNSUPPORTED, f"{sent.name[:100]}: datatype {sent.datatype}")
                 else:
                     out.reject(Reason.UNKNOWN_METRIC, "a metric without a name in a birth")
                 continue
-            if sent.name.startswith(_CONTROL):
+            if _is_control(sent.name):
                 out.ignored += 1
                 continue
             properties = read_properties(sent)
@@ -232,7 +230,7 @@ class Host:
 
     def _store_unknown(self, node: Node, device: str, sent: Any, payload_ms: int, out: Decoded) -> None:
         """Store a metric that no birth named if it says everything itself, else reject it; ask for a birth either way."""
-        if sent.name.startswith(_CONTROL):
+        if _is_control(sent.name):
             out.ignored += 1
             return
         self._want_rebirth(node)
@@ -326,7 +324,8 @@ class Host:
     def due(self, now_us: int, *, most: int = 50) -> list[Command]:
         """Return the rebirth requests to publish now, at most `most` so that a restart does not ask all nodes at once.
 
-        Call it about twice a second. A node is asked again after 10 s, then after twice as long each time.
+        Call it about twice a second. A node is asked again after 10 s, then after twice as long each time, even if it was
+        born in between: one that never says all it sends would otherwise be asked without end.
         """
         commands: list[Command] = []
         for key in sorted(self._attention):
@@ -341,8 +340,9 @@ class Host:
                 continue
             if len(commands) == most:
                 break
+            is_calm = node.asked_us is None or now_us - node.asked_us >= 2 * node.wait_us
+            node.wait_us = self._rebirth_us if is_calm else min(node.wait_us * 2, self._rebirth_most_us)
             node.asked_us = now_us
-            node.wait_us = min(max(node.wait_us * 2, self._rebirth_us), self._rebirth_most_us)
             self.counters.rebirths += 1
             commands.append(rebirth_command(group=key[1], edge=key[2], now_us=now_us))
         return commands
@@ -391,6 +391,10 @@ def rebirth_command(*, group: str, edge: str, now_us: int) -> Command:
     """Build the NCMD that asks an edge node to send all its births again."""
     metric = OutMetric(REBIRTH, DataType.BOOLEAN, value=True)
     return Command(f"{NAMESPACE}/{group}/NCMD/{edge}", encode(ts_ms=now_us // 1000, metrics=[metric], seq=None))
+
+
+def _is_control(name: str) -> bool:
+    return name == "bdSeq" or name.startswith(_CONTROL)
 
 
 def _bd_seq(body: Any) -> int | None:
