@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     collector_duplicate_policy: Literal["first", "last"] = Field(
         "first", description="Same sensor, same time, other value: keep the first or the last. Counted as collision."
     )
+    collector_sparkplug_host: str = Field(
+        "", description="Host id under which Sparkplug B edge nodes know this collector. Empty: no Sparkplug."
+    )
+    collector_metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Loopback port on which the collector serves Prometheus metrics; 0: none."
+    )
     topic_rules: Path | None = Field(None, description="TOML file of topic rules beside the shipped ones.")
 
     ledger_hours: float = Field(

@@ -90,5 +90,16 @@ CREATE TABLE liveness (
     CONSTRAINT liveness_pkey PRIMARY KEY (tenant_id, source)
 );
 
-GRANT SELECT, INSERT, UPDATE ON collector, liveness TO fettle_worker;
+-- Names and aliases that Sparkplug edge nodes gave with their births: data carries the alias alone, so a restart of ours
+-- must not forget them.
+CREATE TABLE sparkplug_node (
+    tenant_id int NOT NULL,
+    group_name text NOT NULL,
+    edge_node text NOT NULL,
+    births bytea NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT sparkplug_node_pkey PRIMARY KEY (tenant_id, group_name, edge_node)
+);
+
+GRANT SELECT, INSERT, UPDATE ON collector, liveness, sparkplug_node TO fettle_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON batch, rejected_message, reading_text, waveform TO fettle_worker;

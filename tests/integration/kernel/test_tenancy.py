@@ -8,7 +8,7 @@ from fettle.db import DatabaseRole, connect_sync
 # Telemetry tables carry no policy because COPY and columnstore refuse it; no tenant role may touch them.
 TELEMETRY = {
     "batch", "collector", "liveness", "reading", "reading_1d", "reading_1h", "reading_1m", "reading_text",
-    "rejected_message", "rollup_position", "waveform",
+    "rejected_message", "rollup_position", "sparkplug_node", "waveform",
 }  # fmt: skip
 SHARED = {"schema_migration", "ticket_transition", "detector_state"}
 
