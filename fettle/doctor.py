@@ -47,7 +47,7 @@ def diagnose_settings(settings: Settings) -> list[Diagnosis]:
         found.append(
             Diagnosis("settings", "red", "a broker password without a user name", "set FETTLE_BROKER_USERNAME")
         )
-    if settings.compress_after_days >= settings.reading_days:
+    if 0 < settings.reading_days <= settings.compress_after_days:
         found.append(
             Diagnosis(
                 "settings",

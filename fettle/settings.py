@@ -72,7 +72,11 @@ class Settings(BaseSettings):
     ledger_hours: float = Field(
         48.0, gt=0, description="Hours that the bytes of stored batches are kept for detection."
     )
-    reading_days: int = Field(400, ge=1, description="Days that raw readings are kept.")
+    reading_days: int = Field(
+        0,
+        ge=0,
+        description="Days that raw readings are kept; older ones are refused. 0 keeps all, and takes history of any age.",
+    )
     compress_after_days: int = Field(8, ge=1, description="Days after which readings are compressed (TimescaleDB).")
     rollup_days: int = Field(3650, ge=1, description="Days that rollups are kept.")
     rejected_days: int = Field(30, ge=1, description="Days that rejected messages are kept.")

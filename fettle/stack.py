@@ -29,6 +29,10 @@ class AlreadyRunning(FettleError):
     """Fettle is already running on {folder} (process {pid}, {url}). Stop it first, or give another FETTLE_DATA_DIR."""
 
 
+class PortTaken(FettleError):
+    """Port {port} of {host} is in use. Stop what listens there, or set FETTLE_API_PORT to another; 0 takes a free one."""
+
+
 class NotServing(FettleError):
     """The API did not answer at {url} within {seconds} s; its log is {log}."""
 
@@ -124,15 +128,24 @@ def start_stack(settings: Settings, *, report: Callable[[str], None] = lambda _:
 
 
 def _choose_port(settings: Settings) -> int:
-    """Return the port that was given, or the default where it is free, or any free one."""
-    if "api_port" in settings.model_fields_set and settings.api_port:
+    """Return the port that was given, or the default where it is free, or any free one.
+
+    Raises:
+        PortTaken: the one that was given is in use.
+    """
+    is_given = "api_port" in settings.model_fields_set
+    if settings.api_port and _is_free(settings.api_host, settings.api_port):
         return settings.api_port
-    if settings.api_port:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.api_host, settings.api_port))
-            except OSError:
-                return embedded.free_port()
-            return settings.api_port
+    if settings.api_port and is_given:
+        raise PortTaken(port=settings.api_port, host=settings.api_host)
     return embedded.free_port()
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -47,6 +47,7 @@ class SensorRefused(FettleError):
 
 
 _DAY_US = 86_400 * 1_000_000
+_FOREVER_DAYS = 365_000
 _AT_ONCE = 20_000
 
 
@@ -56,7 +57,7 @@ def writer_options(settings: Settings) -> WriterOptions:
         clock=ClockPolicy(
             future_us=round(settings.collector_future_skew_s * 1e6),
             future=settings.collector_future_policy,
-            retention_us=settings.reading_days * _DAY_US,
+            retention_us=(settings.reading_days or _FOREVER_DAYS) * _DAY_US,
         ),
         registration=RegistrationPolicy(unknown=settings.collector_unknown, max_sensors=settings.collector_max_sensors),
         keep=settings.collector_duplicate_policy,

@@ -114,7 +114,7 @@ def test_one_ticket_for_the_rig_dispatched_in_time(fettle, series, capsys):
             assert [t["equipment_number"] for t in tickets] == ["RIG-1"]
             ticket = api.get(f"/api/v1/tickets/{tickets[0]['id']}").json()
     evidence = ticket["evidence"][0]["evidence"]
-    assert evidence["contributions"][0]["name"] == failing
+    assert evidence["contributions"][0]["sensor"] == failing
     assert ticket["assignments"][0]["engineer"] == "Wang Wei"
     raised_at = datetime.fromisoformat(evidence["raised_at"]).replace(tzinfo=None)
     lead = failure_at - raised_at
