@@ -237,6 +237,7 @@ def name_race(
             return Naming(naming.winner, strengths, band)
         silent = silent or naming
     if silent is None:
+        _checked(waveform, rate_hz)
         raise RecordingUnusable(samples=len(waveform), rate_hz=rate_hz, why="every band lies above half the rate")
     return silent
 

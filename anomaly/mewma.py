@@ -249,9 +249,14 @@ def learn(
 
 
 def start(model: Model) -> State:
-    """Return the state before the first sample."""
+    """Return the state before the first sample: the baseline's centre, so that a fresh start is no excursion."""
     blank = np.full(len(model.mean), np.nan)
-    return State(last=blank, level=blank.copy(), volatility=blank.copy(), at=NEVER)
+    level, volatility = blank.copy(), blank.copy()
+    if len(model.centre):
+        level[model.channel[: model.levels]] = model.centre[: model.levels]
+        spread = np.exp(model.centre[model.levels :]) - model.floor
+        volatility[model.channel[model.levels :]] = np.maximum(spread, 0.0)
+    return State(last=blank, level=level, volatility=volatility, at=NEVER)
 
 
 def score(
@@ -353,7 +358,8 @@ def _features(model: Model, state: State, rows: Floats, at: NDArray[np.int64] | 
     features = np.concatenate(
         [level[:, model.channel[: model.levels]], spread[:, model.channel[model.levels :]]], axis=1
     )
-    return features, final
+    seen = np.isfinite(state.last) | np.logical_or.accumulate(np.isfinite(z), axis=0)
+    return np.where(seen[:, model.channel], features, np.nan), final
 
 
 def _carried(last: Floats, z: Floats) -> Floats:
@@ -369,14 +375,15 @@ def _fold_equal(model: Model, state: State, z: Floats) -> tuple[Floats, Floats]:
     """Fold a block without gaps along time, all channels at once."""
     if not len(z):
         return z, z
-    previous = np.where(np.isfinite(state.last), state.last, z[0])
-    change = np.diff(z, axis=0, prepend=previous[None])
+    known = np.isfinite(state.last)
+    change = np.diff(z, axis=0, prepend=np.where(known, state.last, z[0])[None])
     inert = model.inert
-    driven = z.copy()
+    driven, shaken = z.copy(), np.abs(change)
     driven[:, inert] = change[:, inert] / model.change_scale[inert]
-    level = _ewma(driven, state.level, model.weight)
-    volatility = _ewma(np.abs(change), state.volatility, model.weight)
-    return level, volatility
+    # a first sample says nothing of change: what rests on change stays where it is
+    driven[0] = np.where(inert & ~known & np.isfinite(state.level), state.level, driven[0])
+    shaken[0] = np.where(~known & np.isfinite(state.volatility), state.volatility, shaken[0])
+    return _ewma(driven, state.level, model.weight), _ewma(shaken, state.volatility, model.weight)
 
 
 def _ewma(values: Floats, before: Floats, weight: float) -> Floats:
@@ -394,21 +401,24 @@ def _fold_each(model: Model, state: State, z: Floats, at: NDArray[np.int64] | No
     inert = model.inert
     change_scale = np.where(inert, model.change_scale, 1.0)
     weight = model.weight
+    usual_s = -model.time_constant_s * np.log(1 - weight)
     for row in range(len(z)):
         if at is not None:
-            elapsed_s = (int(at[row]) - then) / 1e6 if then != NEVER else 0.0
+            elapsed_s = (int(at[row]) - then) / 1e6 if then != NEVER else usual_s
             then = int(at[row])
             if elapsed_s > RESEED_AFTER * model.time_constant_s:
-                last, level, volatility = np.full((3, len(last)), np.nan)
+                begun = start(model)
+                last, level, volatility = begun.last, begun.level, begun.volatility
+                elapsed_s = usual_s
             weight = 1.0 - np.exp(-elapsed_s / model.time_constant_s)
         here = z[row]
-        present = np.isfinite(here)
-        change = np.where(np.isfinite(last), here - last, 0.0)
+        present, known = np.isfinite(here), np.isfinite(last)
+        change = np.where(known, here - last, 0.0)
         driven = np.where(inert, change / change_scale, here)
         moved = np.where(np.isfinite(level), weight * driven + (1 - weight) * level, driven)
-        level = np.where(present, moved, level)
+        level = np.where(present & ~(inert & ~known & np.isfinite(level)), moved, level)
         shaken = np.where(np.isfinite(volatility), weight * np.abs(change) + (1 - weight) * volatility, np.abs(change))
-        volatility = np.where(present, shaken, volatility)
+        volatility = np.where(present & ~(~known & np.isfinite(volatility)), shaken, volatility)
         last = np.where(present, here, last)
         level_out[row], volatility_out[row] = level, volatility
     return level_out, volatility_out

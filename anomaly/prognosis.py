@@ -5,7 +5,7 @@ it follows better, and prolonged to the limit. Where the feature does not rise f
 there is one it is an interval, never a single number:
 
     feature ─▶ block means ─▶ Mann–Kendall: rising? ─no─▶ None
-                                   └─yes─▶ Theil–Sen line ─▶ bootstrap of residual blocks ─▶ 90 % interval to the limit
+                                   └─yes─▶ Theil–Sen line ─▶ bootstrap of its residuals ─▶ 90 % interval to the limit
 
 Sen, "Estimates of the regression coefficient based on Kendall's tau" (1968); Mann (1945), Kendall (1975).
 """
@@ -70,13 +70,19 @@ class _Line:
     values: Floats
     slope: float
     level: float  # at day 0
-    spread: float  # median absolute residual, in the feature's own unit
+    spread: float  # mean absolute residual, in the feature's own unit: a median would not see a bend at the end
     window_days: float
     logarithmic: bool
 
     @property
     def residuals(self) -> Floats:
         return self.values - self.level - self.slope * self.days
+
+    def target(self, limit: float) -> float:
+        return float(np.log(limit)) if self.logarithmic else limit
+
+    def left(self, limit: float) -> float:
+        return max((self.target(limit) - self.level) / self.slope, 0.0)
 
 
 def time_to_limit(
@@ -104,32 +110,39 @@ def time_to_limit(
     at, values = at[known], values[known]
     if len(at) == 0:
         return None
-    line = _best_line(at, values, how)
-    if line is None or line.slope <= 0:
+    lines = _lines(at, values, how)
+    if not lines or lines[0].slope <= 0:
         return None
-    p_value = mann_kendall(line.values)
+    best = lines[0]
+    p_value = mann_kendall(best.values)
     if p_value >= how.certain_at:
         return None
-    target = np.log(limit) if line.logarithmic else limit
-    middle = max((target - line.level) / line.slope, 0.0)
+    middle = best.left(limit)
     if middle > how.longest_days:
         return None
-    low, high = _interval(line, target, how, seed)
+    bounds = [_interval(line, limit, how, seed) for line in lines]
+    low, high = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
     if past_ratios is not None and len(past_ratios):
         low *= min(1.0, float(np.quantile(past_ratios, 0.05)))
         high *= max(1.0, float(np.quantile(past_ratios, 0.95)))
-    return Span(min(low, middle), middle, max(high, middle), line.window_days, line.logarithmic, p_value)
+    return Span(min(low, middle), middle, max(high, middle), best.window_days, best.logarithmic, p_value)
 
 
 def theil_sen(days: Floats, values: Floats) -> tuple[float, float]:
-    """Return slope and level at day 0: medians over all pairs and over all points.
+    """Return the slope, median over all pairs, and the level at day 0, mean of the middle 60 % of the points.
 
-    >>> theil_sen(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 3.0, 5.0, 99.0]))
-    (17.5, -17.5)
+    >>> theil_sen(np.arange(5.0), np.array([1.0, 3.0, 5.0, 7.0, 99.0]))
+    (2.0, 1.0)
     """
     first, second = np.triu_indices(len(days), 1)
     slope = float(np.median((values[second] - values[first]) / (days[second] - days[first])))
-    return slope, float(np.median(values - slope * days))
+    return slope, float(_middle_mean(values - slope * days))
+
+
+def _middle_mean(values: Floats) -> Floats:
+    """Return the mean without the lowest and highest fifth along the last axis."""
+    cut = values.shape[-1] // 5
+    return np.asarray(np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1))
 
 
 def mann_kendall(values: Floats) -> float:
@@ -144,20 +157,22 @@ def mann_kendall(values: Floats) -> float:
     return float(norm.sf((balance - np.sign(balance)) / np.sqrt(variance)))
 
 
-def _best_line(at: Instants, values: Floats, how: Extrapolation) -> _Line | None:
-    lines = []
+def _lines(at: Instants, values: Floats, how: Extrapolation) -> list[_Line]:
+    """Return the line to go by, and after it the other kind where the data cannot tell the two apart."""
+    pairs = []
     for window in how.windows_days:
         days, means = _block_means(at, values, window, how.blocks)
         if len(days) < how.least_blocks or -days[0] < window / 2:
             continue
-        candidates = [_line(days, means, window, logarithmic=False)]
+        pair = [_line(days, means, window, logarithmic=False)]
         if (means > 0).all():
-            candidates.append(_line(days, means, window, logarithmic=True))
-        lines.append(min(candidates, key=lambda line: line.spread))
-    if not lines:
-        return None
-    tightest = min(line.spread for line in lines)
-    return [line for line in lines if line.spread <= how.fits_within * tightest][-1]
+            pair.append(_line(days, means, window, logarithmic=True))
+        pairs.append(sorted(pair, key=lambda line: line.spread))
+    if not pairs:
+        return []
+    tightest = min(pair[0].spread for pair in pairs)
+    chosen = [pair for pair in pairs if pair[0].spread <= how.fits_within * tightest][-1]
+    return [line for line in chosen if line.spread <= how.fits_within * chosen[0].spread]
 
 
 def _block_means(at: Instants, values: Floats, window_days: float, blocks: int) -> tuple[Floats, Floats]:
@@ -179,23 +194,26 @@ def _line(days: Floats, means: Floats, window_days: float, *, logarithmic: bool)
     slope, level = theil_sen(days, values)
     fitted = level + slope * days
     misfit = means - (np.exp(fitted) if logarithmic else fitted)
-    return _Line(days, values, slope, level, float(np.median(np.abs(misfit))), window_days, logarithmic)
+    return _Line(days, values, slope, level, float(np.mean(np.abs(misfit))), window_days, logarithmic)
 
 
-def _interval(line: _Line, target: float, how: Extrapolation, seed: int) -> tuple[float, float]:
-    """Redraw the line through residuals resampled in circular blocks, which keep their autocorrelation."""
+def _interval(line: _Line, limit: float, how: Extrapolation, seed: int) -> tuple[float, float]:
+    """Redraw the line through resampled residuals, widened for what they hide.
+
+    Two degrees of freedom went into the line, and neighbours that resemble each other (lag-1 correlation r) are worth
+    (1 − r)/(1 + r) independent ones.
+    """
     rng = np.random.default_rng(seed)
-    count = len(line.days)
-    length = max(2, round(count ** (1 / 3)))
-    starts = rng.integers(0, count, (how.resamples, -(-count // length)))
-    rows = ((starts[:, :, None] + np.arange(length)) % count).reshape(how.resamples, -1)[:, :count]
-    # a fitted line leaves residuals too small by its two degrees of freedom
-    widened = line.residuals * np.sqrt(count / (count - 2))
-    drawn = line.level + line.slope * line.days + widened[rows]
+    count, residuals = len(line.days), line.residuals - np.mean(line.residuals)
+    alike = float((residuals[1:] * residuals[:-1]).sum() / max((residuals**2).sum(), 1e-300))
+    alike = min(max(alike + (1 + 4 * alike) / count, 0.0), 0.95)  # a short series understates it (Kendall 1954)
+    widened = residuals * np.sqrt(count / (count - 2) * (1 + alike) / (1 - alike))
+    drawn = line.level + line.slope * line.days + rng.choice(widened, (how.resamples, count))
     first, second = np.triu_indices(count, 1)
     slopes = np.median((drawn[:, second] - drawn[:, first]) / (line.days[second] - line.days[first]), axis=1)
-    levels = np.median(drawn - slopes[:, None] * line.days, axis=1)
-    left = np.where(slopes > 0, np.maximum(target - levels, 0.0) / np.where(slopes > 0, slopes, 1.0), np.inf)
+    levels = _middle_mean(drawn - slopes[:, None] * line.days)
+    rising = slopes > 0
+    left = np.where(rising, np.maximum(line.target(limit) - levels, 0.0) / np.where(rising, slopes, 1.0), np.inf)
     low, high = np.quantile(left, [0.05, 0.95], method="inverted_cdf")
     return float(low), float(high)
 
