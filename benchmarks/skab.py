@@ -87,9 +87,11 @@ def read_folder(folder: Path) -> tuple[list[Recording], list[Recording]]:
     return [one for one in recordings if one.faulty.any()], [one for one in recordings if not one.faulty.any()]
 
 
-def severities(recording: Recording, training_rows: int = TRAINING_ROWS) -> Floats:
+def severities(
+    recording: Recording, training_rows: int = TRAINING_ROWS, *, smoothing: mewma.Smoothing = SMOOTHING
+) -> Floats:
     """Teach on the first rows and return the severity of every later one; nothing sees the position in the file."""
-    model = mewma.learn(recording.rows[:training_rows], SMOOTHING)
+    model = mewma.learn(recording.rows[:training_rows], smoothing)
     warmed = mewma.score(model, mewma.start(model), recording.rows[:training_rows]).state
     return model.severity(mewma.score(model, warmed, recording.rows[training_rows:]).score)
 
