@@ -140,6 +140,15 @@ class TicketType(StrEnum):
     INSPECTION = "inspection"  # 巡检
 
 
+class Priority(StrEnum):
+    """How soon a ticket must be served, least first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    EMERGENCY = "emergency"
+
+
 class Role(StrEnum):
     CUSTOMER_REP = "customer_rep"  # 客户代表
     ORDER_TAKER = "order_taker"  # 接单员

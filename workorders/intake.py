@@ -5,9 +5,9 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from fettle.model import TicketType
+from fettle.model import Priority, TicketType
 from fettle.words import FieldProblem, InvalidFields, Words
-from workorders.model import Channel, Priority, Report
+from workorders.model import Channel, Report
 
 REQUIRED = ("equipment_number", "fault_description", "contact_phone", "region")
 

@@ -11,6 +11,7 @@ from fettle.model import (
     FaultFamily,
     FindingKind,
     MachineId,
+    Priority,
     Role,
     Severity,
     TenantId,
@@ -29,13 +30,6 @@ class Channel(StrEnum):
     MAIL = "mail"
     CHAT = "chat"
     DETECTOR = "detector"
-
-
-class Priority(StrEnum):
-    LOW = "low"
-    NORMAL = "normal"
-    HIGH = "high"
-    EMERGENCY = "emergency"
 
 
 class Resolution(StrEnum):

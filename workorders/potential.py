@@ -16,7 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from fettle.db import AsyncConn
-from fettle.model import FaultFamily, Severity, TenantId, TicketId, TicketState, TicketType
+from fettle.model import FaultFamily, Priority, Severity, TenantId, TicketId, TicketState, TicketType
 from workorders import store, tickets, wording
 from workorders.model import (
     DETECTION,
@@ -24,7 +24,6 @@ from workorders.model import (
     Channel,
     NoOpenTicket,
     Opened,
-    Priority,
     ReportedFinding,
     Requirement,
 )

@@ -9,9 +9,9 @@ from psycopg.types.json import Jsonb
 
 from fettle.db import AsyncConn
 from fettle.errors import FettleError
-from fettle.model import Role, TicketId, TicketState, TicketType, UserId
+from fettle.model import Priority, Role, TicketId, TicketState, TicketType, UserId
 from workorders import lifecycle, store
-from workorders.model import Actor, Channel, DispatchHold, Priority, Report, Requirement, Resolution, Ticket
+from workorders.model import Actor, Channel, DispatchHold, Report, Requirement, Resolution, Ticket
 
 
 class StaleVersion(FettleError):
