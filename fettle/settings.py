@@ -94,6 +94,12 @@ class Settings(BaseSettings):
 
     grafana_url: str | None = Field(None, description="Grafana to provision and to link to.")
     grafana_token: SecretStr | None = Field(None, description="Service account token for Grafana.")
+    grafana_db_host: str | None = Field(
+        None, description="host:port at which Grafana reaches the database. Empty: the one of FETTLE_DATABASE_URL."
+    )
+    grafana_db_password: SecretStr | None = Field(
+        None, description="Password of the tenant's read-only login that Grafana uses. Empty: one is made up."
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event to log.")
     log_format: Literal["text", "json"] = Field("text", description="key=value lines, or one JSON object a line.")
