@@ -17,6 +17,8 @@ from fettle.errors import FettleError
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+CountArray = npt.NDArray[np.int32]
+SmallArray = npt.NDArray[np.int16]
 BoolArray = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
 

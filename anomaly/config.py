@@ -16,11 +16,16 @@ class Prior:
     """What is assumed of a channel before its own baseline says better.
 
     `spread` is the uncertainty of its level, relative for channels on a logarithmic scale, in units of the signal
-    otherwise; it shrinks with weight n/(n + n_prior), n in hours of covered baseline.
+    otherwise. It shrinks as the baseline grows: by n_prior/(n_prior + n), n in hours of covered baseline, to a power.
     """
 
     spread: float
     hours: float = 6.0
+    power: float = 1.0
+
+    def doubt(self, hours: float) -> float:
+        """Return what is left of the uncertainty after so many hours."""
+        return float(self.spread * (self.hours / (self.hours + hours)) ** self.power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,12 @@ class EngineConfig:
     warn_share: float = 0.5  # of the alarm level: learning stops here
     clear_share: float = 0.6  # of the alarm level: below this an alarm may clear
     reseed_taus: float = 10.0
+    freeze_hours: float = 24.0  # a provisional model stops learning at most this long, or as long as it has learned
+    down_share: float = 0.67  # a temperature below what is expected counts less
+    adapt_days: float = 10.0  # slow following of a healthy machine
+    adapt_cap: float = 3.0  # never further than this many sigma from the accepted baseline
+    season_k_per_day: float = 0.15  # but a temperature may follow the seasons at this rate
+    season_most_k: float = 20.0
 
     on_delay_s: float = 600.0
     on_delay_steps: int = 3
@@ -71,6 +82,16 @@ class EngineConfig:
     stuck_unknown: int = 60
     clean_samples: int = 60
     silent_periods: float = 4.0
+    grown_samples: int = 200  # before that a sensor's own habits are not known
+    spike_roughness: float = 8.0  # a turn of so many mean bends is a spike
+    spike_step_share: float = 1.2  # if it is larger than the largest step of the baseline
+    spike_memory_s: float = 21600.0
+    spikes_alarm: float = 5.0  # so many of late, or three times the most of the baseline
+    leap_share: float = 2.0  # a step of so many largest steps of the baseline cannot be the machine
+    noise_ratio: float = 3.0  # mean bend over its usual one, either way (9 in variance)
+    noise_spreads: float = 5.0  # and beyond so many mean deviations of the baseline
+    noise_steps: int = 6
+    noise_samples: int = 60
 
     def digest(self) -> str:
         """Return eight hex digits that change whenever a parameter does."""
@@ -85,10 +106,8 @@ KINDS = tuple(SignalKind)
 PRIORS: dict[SignalKind, Prior] = {
     SignalKind.VIBRATION_VELOCITY: Prior(0.15),
     SignalKind.VIBRATION_ACCELERATION: Prior(0.15),
-    SignalKind.TEMPERATURE: Prior(8.0),
-    SignalKind.CURRENT: Prior(0.5),
-    SignalKind.POWER: Prior(0.5),
-    SignalKind.SPEED: Prior(0.5),
+    SignalKind.TEMPERATURE: Prior(8.0, hours=12.0),
 }
 RELATIVE_PRIOR = Prior(0.15)
+EXCESS_PRIOR = Prior(1.0, hours=36.0, power=2.0)  # load ranges widen for days
 SIBLING_PRIOR = Prior(0.06)

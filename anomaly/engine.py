@@ -22,14 +22,27 @@ from anomaly.finding import Finding, FindingEvent, MachineMeta, SensorMeta
 from anomaly.fitting import channel_views
 from anomaly.incidents import Context, Incidents, Sign
 from anomaly.limits import Limits, ZoneTable, shipped_limits
-from anomaly.policy import advance_alarms
 from anomaly.state import SENSOR_RULES, Alarms, Channels, Machines, Mode, Rule, Sensors, Tier, View
 from anomaly.steps import Steps
 from anomaly.training import Training
+from anomaly.validity import Rows, Validity
 from fettle.model import FindingKind, Flag, MachineId, Quality, SensorId, SignalKind
 from fettle.wire import READING_DTYPE, ReadingArray
 
 STATE_VERSION = 1
+_SUMS = (
+    ("count", "next_count", 0),
+    ("total", "next_total", 0.0),
+    ("bends", "next_bends", 0.0),
+    ("least", "next_least", np.inf),
+    ("most", "next_most", -np.inf),
+)
+
+
+def _as_slice(rows: IntArray) -> Rows:
+    """Return sorted, distinct rows as a slice if they have no holes: that is several times as fast."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
 class Engine:
@@ -50,7 +63,6 @@ class Engine:
         self._zones: list[ZoneTable] = []
         self._machine_of: dict[int, int] = {}
         self._sensor_of: dict[int, int] = {}
-        self._busy = np.zeros(SENSOR_RULES, dtype=np.int64)
         self.raised: dict[int, list[int]] = defaultdict(list)
         self.cleared: dict[int, list[int]] = defaultdict(list)
         self._alarm_subject: list[tuple[Rule, int]] = []  # rule, and the sensor row or channel row it judges
@@ -87,7 +99,7 @@ class Engine:
             self.sensors.sensor_id[row] = sensor.sensor_id
             self.sensors.machine[row] = machine
             self.sensors.kind[row] = KINDS.index(sensor.kind)
-            self.sensors.stuck_at[row] = 1 << 40 if sensor.kind in UNSCORED else self.config.stuck_unknown
+            self.sensors.stuck_at[row] = 1 << 30 if sensor.kind in UNSCORED else self.config.stuck_unknown
             first = self.alarms.add(SENSOR_RULES)
             self.sensors.alarm[row] = first[0]
             self._alarm_subject.extend((Rule(rule), row) for rule in range(SENSOR_RULES))
@@ -155,7 +167,8 @@ class Engine:
         if 0 <= top < 50_000_000:
             self._direct = np.full(top + 2, -1, dtype=np.int64)
             self._direct[ids] = rows
-        self._steps = Steps(self)
+        self.validity = Validity(self.config, self.sensors, self.alarms)
+        self.steps = Steps(self)
 
     def _rows_of(self, ids: AnyArray) -> IntArray:
         """Return the sensor rows of ids, -1 where unknown."""
@@ -183,130 +196,41 @@ class Engine:
         x = readings["value"][order].astype(np.float64)
         flags = readings["flags"][order]
         bad = (readings["quality"][order] == Quality.BAD) | ~np.isfinite(x)
-        historical = (flags & Flag.HISTORICAL) != 0
+        live = (flags & Flag.HISTORICAL) == 0
         events: list[FindingEvent] = []
         for start, end in ranges:
             part = slice(start, end)
-            events.extend(self._tick(rows[part], ts[part], x[part], bad[part], historical[part], received_us))
+            events.extend(self._tick(rows[part], ts[part], x[part], bad[part], live[part]))
+        self.machines.seen_us[np.unique(self.sensors.machine[rows[live]])] = received_us
         return events
 
-    def _tick(
-        self, rows: IntArray, ts: IntArray, x: FloatArray, bad: BoolArray, historical: BoolArray, received_us: int
-    ) -> list[FindingEvent]:
+    def _tick(self, rows: IntArray, ts: IntArray, x: FloatArray, bad: BoolArray, live: BoolArray) -> list[FindingEvent]:
         s = self.sensors
-        before = s.last_ts[rows]
-        fresh = ts > before
+        sel: Rows = _as_slice(rows)
+        fresh = ts > s.last_ts[sel]
         if not fresh.all():
             s.late[rows[~fresh]] += 1
             if not fresh.any():
                 return []
-            rows, ts, x, before = rows[fresh], ts[fresh], x[fresh], before[fresh]
-            bad, historical = bad[fresh], historical[fresh]
-        machine = s.machine[rows]
-        events = self._close_due(machine, ts)
-        m = self.machines
-        m.last_ts[machine] = np.maximum(m.last_ts[machine], ts)
-        live = ~historical
-        m.historical[machine] = historical
-        if live.any():
-            m.seen_us[machine[live]] = received_us
-        self._learn_periods(rows, ts, before)
-
-        low, high = s.low[rows], s.high[rows]
-        wrong = bad | ~((x >= low) & (x <= high))
-        last = s.last_x[rows]
-        same = (x == last) & ((x != 0) | (m.mode[machine] == Mode.RUNNING)) & (m.mode[machine] != Mode.OFF)
-        run = np.where(same, s.run[rows] + 1, 0)
-        s.run[rows] = run
-        s.seen[rows] += 1
-        s.last_ts[rows] = ts
-        learning = m.is_learning[machine] & ~wrong & (run < s.stuck_at[rows])
-        s.pairs[rows] += learning
-        s.same[rows] += learning & same
-        stuck = (run >= s.stuck_at[rows]) & ~wrong
-        flagged = wrong | stuck
-        s.clean[rows] = np.where(flagged, 0, s.clean[rows] + 1)
-        s.last_x[rows] = np.where(wrong, last, x)
-
-        self._judge(Rule.INVALID, rows, ts, is_over=wrong & live, is_under=~wrong, on=3, off=self.config.clean_samples)
-        self._judge(Rule.STUCK, rows, ts, is_over=stuck & live, is_under=run == 0, on=1, off=self.config.clean_samples)
-        limit = s.alarm_at[rows]
-        self._judge(
-            Rule.LIMIT,
-            rows,
-            ts,
-            is_over=(x >= limit) & ~flagged & live,
-            is_under=x < limit * self.config.limit_clear_share,
-            on=self.config.limit_on_samples,
-            off=self._limit_off(rows),
-            on_us=int(self.config.limit_on_s * 1e6),
-        )
-        use = ~flagged
-        if not use.all():
-            rows, ts, x, machine = rows[use], ts[use], x[use], machine[use]
-        slot = ts // m.step_us[machine] - m.open_step[machine]
-        inside = slot >= 0
-        if not inside.all():
-            rows, x, slot = rows[inside], x[inside], slot[inside]
-        if slot.any():
-            s.count[rows, slot] += 1
-            s.total[rows, slot] += x
-            s.least[rows, slot] = np.minimum(s.least[rows, slot], x)
-            s.most[rows, slot] = np.maximum(s.most[rows, slot], x)
-        else:
-            s.count[rows, 0] += 1
-            s.total[rows, 0] += x
-            s.least[rows, 0] = np.minimum(s.least[rows, 0], x)
-            s.most[rows, 0] = np.maximum(s.most[rows, 0], x)
-        if self.raised or self.cleared:
-            events.extend(self.settle(int(ts.max(initial=0)) if len(ts) else int(before.max())))
+            rows, ts, x, bad, live = rows[fresh], ts[fresh], x[fresh], bad[fresh], live[fresh]
+            sel = _as_slice(rows)
+        events: list[FindingEvent] = []
+        if (ts >= s.close_at[sel]).any():
+            events.extend(self._close_due(s.machine[sel], ts))
+        if not live.all():
+            self.machines.historical[s.machine[rows[~live]]] = True
+        self.validity.tick(sel, rows, ts, x, bad, live)
+        if self.validity.changes:
+            self.take_sensor_changes()
+            events.extend(self.settle(int(ts.max())))
         return events
 
-    def _limit_off(self, rows: IntArray) -> IntArray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            samples = self.config.limit_off_s * 1e6 / self.sensors.period_us[rows]
-        return np.maximum(self.config.limit_off_samples, np.nan_to_num(samples, nan=0.0, posinf=0.0)).astype(np.int64)
-
-    def _judge(
-        self,
-        rule: Rule,
-        rows: IntArray,
-        ts: IntArray,
-        *,
-        is_over: BoolArray,
-        is_under: BoolArray,
-        on: int,
-        off: IntArray | int,
-        on_us: int = 0,
-    ) -> None:
-        if self._busy[rule] == 0 and not is_over.any():
-            return
-        alarm = self.sensors.alarm[rows] + int(rule)
-        raised, cleared = advance_alarms(
-            self.alarms, alarm, at_us=ts, is_over=is_over, is_under=is_under, on_count=on, off_count=off, on_us=on_us
-        )
-        self._busy[rule] = int(np.count_nonzero(self.alarms.since[self.sensors.alarm + int(rule)] != NEVER))
-        if rule is Rule.STUCK and len(raised):
-            r = rows[raised]
-            onset = ts[raised] - (self.sensors.run[r] * np.nan_to_num(self.sensors.period_us[r])).astype(np.int64)
-            self.alarms.since[alarm[raised]] = onset
-        for k in raised:
-            self.raised[int(self.sensors.machine[rows[k]])].append(int(alarm[k]))
-        for k in cleared:
-            self.cleared[int(self.sensors.machine[rows[k]])].append(int(alarm[k]))
-
-    def _learn_periods(self, rows: IntArray, ts: IntArray, before: IntArray) -> None:
-        s = self.sensors
-        young = (s.seen[rows] < 200) & (before > NEVER)
-        if not young.any():
-            return
-        r = rows[young]
-        gap = (ts[young] - before[young]).astype(np.float64)
-        known = s.period_us[r]
-        n = s.seen[r]
-        factor = 1.0 + 1.0 / (2.0 + n / 8.0)  # a stochastic median that settles
-        moved = np.where(gap > known, np.minimum(known * factor, gap), np.maximum(known / factor, gap))
-        s.period_us[r] = np.where(np.isfinite(known), moved, gap)
+    def take_sensor_changes(self) -> None:
+        """Queue what the sensor rules raised and cleared for `settle`."""
+        for change in self.validity.changes:
+            machine = int(self.sensors.machine[change.sensor])
+            (self.raised if change.is_raised else self.cleared)[machine].append(change.alarm)
+        self.validity.changes.clear()
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -318,8 +242,8 @@ class Engine:
             which = np.unique(machine[due])
             is_open = m.open_step[which] > NEVER
             if is_open.any():
-                events.extend(self._steps.close(which[is_open]))
-            newest = np.full(self.machines.n, NEVER)
+                events.extend(self.steps.close(which[is_open]))
+            newest = np.full(m.n, NEVER)
             np.maximum.at(newest, machine[due], ts[due])
             self._open_next(which, newest[which])
             due = ts >= m.close_at[machine]
@@ -328,20 +252,27 @@ class Engine:
     def _open_next(self, which: IntArray, newest: IntArray) -> None:
         """Move to the next step if samples of it wait, else to the step of the newest sample."""
         m, s = self.machines, self.sensors
-        sensor_rows, owner = self.sensors_of.rows(which)
-        waiting = (
-            np.bincount(owner if len(sensor_rows) else [], weights=s.count[sensor_rows, 1], minlength=len(which)) > 0
-        )
+        rows, owner = self.sensors_of.rows(which)
+        waiting = np.bincount(owner, weights=s.next_count[rows], minlength=len(which)) > 0
         step = m.step_us[which]
         next_step = np.where(waiting & (m.open_step[which] > NEVER), m.open_step[which] + 1, newest // step)
         m.open_step[which] = next_step
-        period = np.full(self.machines.n, np.inf)
-        np.minimum.at(period, s.machine[sensor_rows], np.nan_to_num(s.period_us[sensor_rows], nan=0.0))
+        period = np.full(m.n, np.inf)
+        np.minimum.at(period, s.machine[rows], np.nan_to_num(s.period_us[rows], nan=0.0))
         grace = np.clip(period[which], np.minimum(30e6, step / 2), step / 2).astype(np.int64)
         m.close_at[which] = (next_step + 1) * step + grace
-        for values, fill in ((s.count, 0), (s.total, 0.0), (s.least, np.inf), (s.most, -np.inf)):
-            values[sensor_rows, 0] = values[sensor_rows, 1]
-            values[sensor_rows, 1] = fill
+        m.historical[which] = False
+        s.starts_at[rows] = (next_step * step)[owner]
+        s.ends_at[rows] = ((next_step + 1) * step)[owner]
+        s.close_at[rows] = m.close_at[which][owner]
+        mode = m.mode[which][owner]
+        s.is_off[rows] = mode == Mode.OFF
+        s.is_running[rows] = mode == Mode.RUNNING
+        s.is_learning[rows] = m.is_learning[which][owner]
+        for now, then, fill in _SUMS:
+            values, waiting_values = getattr(s, now), getattr(s, then)
+            values[rows] = waiting_values[rows]
+            waiting_values[rows] = fill
 
     # -- alarms to findings ------------------------------------------------------------------------------------------
 
@@ -404,7 +335,7 @@ class Engine:
                 if self._kind_of(Rule(rule)) is kind and self.alarms.active[alarm]:
                     signs.append(self._sensor_sign(int(row), Rule(rule), alarm))
         if kind is FindingKind.MACHINE:
-            signs.extend(self._steps.sign(int(c)) for c in self.channels_of.of(machine) if self.channels.is_fitted[c])
+            signs.extend(self.steps.sign(int(c)) for c in self.channels_of.of(machine) if self.channels.is_fitted[c])
         return signs
 
     def _sensor_sign(self, row: int, rule: Rule, alarm: int) -> Sign:
@@ -453,14 +384,10 @@ class Engine:
         silent = (m.seen_us > NEVER) & np.isfinite(period) & (now_us - m.seen_us > allowed)
         for machine in np.flatnonzero(silent & ~m.is_silent):
             rows = self.sensors_of.of(int(machine))
-            r = int(rows[np.argmax(s.last_ts[rows])])
-            alarm = int(s.alarm[r]) + int(Rule.SILENT)
-            if not self.alarms.active[alarm]:
-                self.alarms.active[alarm] = True
-                self.alarms.since[alarm] = s.last_ts[r]
-                self.alarms.raised_at[alarm] = now_us
-                self.raised[int(machine)].append(alarm)
+            self.validity.fire(Rule.SILENT, rows, np.full(len(rows), now_us))
+            self.alarms.since[s.alarm[rows] + int(Rule.SILENT)] = s.last_ts[rows]
         m.is_silent[:] = silent
+        self.take_sensor_changes()
         return self.settle(now_us) if self.raised else []
 
     # -- persistence -------------------------------------------------------------------------------------------------
@@ -532,8 +459,6 @@ class Engine:
                 sensors.get(sensor_id) or SensorMeta(SensorId(sensor_id), MachineId(machine_id), str(sensor_id), kind)
             )
         self._alarm_subject = [(Rule(rule), subject) for rule, subject in body["alarm_subject"]]
-        for rule in range(SENSOR_RULES):
-            self._busy[rule] = int(np.count_nonzero(self.alarms.since[self.sensors.alarm + rule] != NEVER))
 
     def _tables(self) -> list[tuple[str, Machines | Sensors | Channels | Alarms]]:
         return [

@@ -1,9 +1,20 @@
-"""Learns a machine's baseline: one trimmed model per channel, and how much its smoothed residual moves when healthy."""
+"""Learns a machine's baseline: one robust model per channel, and how much its smoothed residual moves when healthy."""
 
 import numpy as np
 
 from anomaly.columns import BoolArray, FloatArray, IntArray
-from anomaly.config import KINDS, LOADS, PRIORS, RELATIVE_PRIOR, SIBLING_PRIOR, UNSCORED, VIBRATION, EngineConfig, Prior
+from anomaly.config import (
+    EXCESS_PRIOR,
+    KINDS,
+    LOADS,
+    PRIORS,
+    RELATIVE_PRIOR,
+    SIBLING_PRIOR,
+    UNSCORED,
+    VIBRATION,
+    EngineConfig,
+    Prior,
+)
 from anomaly.model import (
     DAY_FEATURES,
     DAY_US,
@@ -11,13 +22,14 @@ from anomaly.model import (
     LAG_TAUS_S,
     LOAD_FEATURES,
     features,
-    fit_trimmed,
+    fit_robust,
     robust_spread,
     smooth,
 )
 from anomaly.state import Channels, Machines, Sensors, View
 from fettle.model import SignalKind
 
+_KNOWN_STEPS = 6
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
 
 
@@ -54,11 +66,18 @@ def fit_machine(
         settled = np.isfinite(load) & ((load > config.running_on_share) | (load < config.running_off_share))
         steady = settled & (running == np.roll(running, 1)) & (running == np.roll(running, -1))
         machines.load_scale[machine] = scale
+        sensors.rest_below[load_row] = config.running_off_share * scale
         seen = load[running & steady]
         if len(seen):
             low, high = np.quantile(seen, [0.001, 0.999])
             margin = 0.10 * max(high - low, 0.1 * high)
             machines.load_low[machine], machines.load_high[machine] = low - margin, high + margin
+        machines.knows_off[machine] = int(np.count_nonzero(steady & ~running)) >= _KNOWN_STEPS
+        warm = (at - at[0] >= _LAG_SETTLE_US) & np.isfinite(lag).all(axis=1)
+        if warm.any():
+            margins = 0.05 * np.abs(lag[warm]).max(axis=0)
+            machines.lag_low[machine] = lag[warm].min(axis=0) - margins
+            machines.lag_high[machine] = lag[warm].max(axis=0) + margins
         lag = lag / np.repeat([scale, scale * scale], len(LAG_TAUS_S))
     design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
     learned = int(machines.learned_us[machine])
@@ -71,7 +90,8 @@ def fit_machine(
         x = means[:, j]
         step_s = max(float(machines.step_us[machine]), _finite(sensors.period_us[sensor_rows[j]])) / 1e6
         if channels.view[c] in (View.EXCESS_HIGH, View.EXCESS_LOW):
-            _fit_excess(config, channels, c, x=x, running=running & steady, learned=learned)
+            floor = float(machines.load_floor[machine]) if j == where[load_row] else -np.inf
+            _fit_excess(config, channels, c, x=x, running=running & steady, learned=learned, floor=floor)
             continue
         channels.is_log[c] = kind in VIBRATION or (kind not in PRIORS and _is_ratio(x))
         y = to_scale(x, is_log=bool(channels.is_log[c]))
@@ -88,22 +108,21 @@ def fit_machine(
             use_rows &= warm
         if int(use_rows.sum()) < config.first_fit_steps // 2:
             continue
-        fit = fit_trimmed(design[use_rows], y[use_rows], columns, seed=int(sensors.sensor_id[sensor_rows[j]]))
+        fit = fit_robust(design[use_rows], y[use_rows], columns)
         residual = np.where(use_rows, y - design @ fit.coefficients, np.nan)
         tau_s = max(config.smooth_s, config.smooth_steps * step_s)
-        smoothed = smooth(residual[:, None], at, step_s=step_s, tau_s=tau_s, reseed_gap_s=config.reseed_taus * tau_s)[
-            :, 0
-        ]
+        smoothed = smooth(residual, at, step_s=step_s, tau_s=tau_s, reseed_gap_s=config.reseed_taus * tau_s)
         spread = robust_spread(smoothed)
         prior = _prior(kind, View(int(channels.view[c])), is_log=bool(channels.is_log[c]))
         unit = (
             1.0 if channels.is_log[c] or kind in PRIORS else max(abs(float(np.nanmedian(x))), 3 * float(np.nanstd(x)))
         )
-        doubt = prior.spread * unit * prior.hours / (prior.hours + learned / 3.6e9)
+        doubt = unit * prior.doubt(learned / 3.6e9)
         channels.coefficients[c] = fit.coefficients
         channels.noise[c] = fit.sigma
         channels.sigma[c] = np.hypot(max(spread, 1e-9), doubt)
         channels.fitted_us[c] = learned
+        channels.shift[c] = 0.0
         channels.is_fitted[c] = True
 
 
@@ -164,17 +183,17 @@ def _columns(kind: SignalKind, *, view: View, has_load: bool, span_us: int) -> I
 
 
 def _fit_excess(
-    config: EngineConfig, channels: Channels, c: int, *, x: FloatArray, running: BoolArray, learned: int
+    config: EngineConfig, channels: Channels, c: int, *, x: FloatArray, running: BoolArray, learned: int, floor: float
 ) -> None:
     rows = x[running & np.isfinite(x)]
     if len(rows) < config.first_fit_steps // 2:
         return
     high = channels.view[c] == View.EXCESS_HIGH
-    edge = float(np.quantile(rows, 0.995 if high else 0.005))
+    edge = float(np.quantile(rows, 0.999)) if high else min(float(rows.min()), floor)
     if not edge > 0:
         return
-    prior = PRIORS[SignalKind.CURRENT]
-    doubt = prior.spread * prior.hours / (prior.hours + learned / 3.6e9)
+    prior = EXCESS_PRIOR
+    doubt = prior.doubt(learned / 3.6e9)
     channels.edge[c] = edge
     channels.noise[c] = config.excess_unit * edge
     # one alarm level is `excess_alarm` units of smoothed excess, more while the baseline is short

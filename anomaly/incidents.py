@@ -236,7 +236,7 @@ def _evidence(
 ) -> dict[str, Any]:
     family = (
         FaultFamily.SENSOR_FAULT
-        if all(s.rule in {Rule.STUCK, Rule.INVALID, Rule.SILENT} for s in ranked)
+        if all(s.rule not in {Rule.LIMIT, Rule.DEVIATION} for s in ranked)
         else family_of(ranked)
     )
     body: dict[str, Any] = {

@@ -3,8 +3,9 @@
     expected = 1, L, L^2, EWMA(L), EWMA(L^2), sin and cos of the day  .  coefficients
     residual = measured - expected          (logarithms for vibration: it scales)
 
-L is the machine's load (current, else power, else speed) over its own 90th percentile. The fit is trimmed: rows that a
-fault, a sensor or a strange day put far off do not count (least trimmed squares, Rousseeuw 1984).
+L is the machine's load (current, else power, else speed) over its own 90th percentile. The fit is robust: rows that a
+fault, a sensor or a strange day put far off pull no harder than others. Trimming them away instead (least trimmed
+squares) was tried and lost: it also drops the rare modes, standing still and warming up, and then alarms in them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.columns import BoolArray, FloatArray, IntArray
+from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
 
 LAG_TAUS_S = np.array([900.0, 2700.0, 8100.0])
 """Thermal memory: the true time constant of a machine lies between these, and so does their ridge mixture."""
@@ -23,10 +24,11 @@ LOAD_FEATURES = np.array([1, 2])
 LAG_FEATURES = np.arange(3, 3 + 2 * len(LAG_TAUS_S))
 DAY_FEATURES = np.array([FEATURES - 2, FEATURES - 1])
 DAY_US = 86_400_000_000
+LONGEST_S = 1e9
 
+RIDGE = 1e-4
+_HUBER = 1.345
 _KEEP = 0.65
-_STARTS = 3
-_CONCENTRATIONS = 10
 _Q_KEEP_TO_SIGMA = 0.9346  # 65 % of a normal distribution lie within this many sigma
 
 
@@ -34,12 +36,11 @@ _Q_KEEP_TO_SIGMA = 0.9346  # 65 % of a normal distribution lie within this many 
 class Fit:
     """Coefficients over `FEATURES` and how well they fit.
 
-    `sigma` is the robust standard deviation of the residuals, `inliers` the rows within three of it.
+    `sigma` is the robust standard deviation of the residuals.
     """
 
     coefficients: FloatArray
     sigma: float
-    inliers: BoolArray
 
 
 def features(load: FloatArray, lag: FloatArray, at_us: IntArray) -> FloatArray:
@@ -69,22 +70,20 @@ def step_lag(lag: FloatArray, load: FloatArray, dt_s: FloatArray) -> FloatArray:
     return np.where(np.isfinite(lag), moved, drive)
 
 
-def _ridge(x: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
-    gram = x.T @ x
-    gram[np.diag_indices_from(gram)] += penalty * len(y)
-    gram[0, 0] -= penalty * len(y)  # the constant is not shrunk
-    return np.asarray(np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), x.T @ y), dtype=np.float64)
+def _ridge(weighted: FloatArray, y: FloatArray, z: FloatArray, penalty: float) -> FloatArray:
+    gram = weighted.T @ z
+    gram[np.diag_indices_from(gram)] += penalty
+    gram[0, 0] -= penalty  # the constant is not shrunk
+    return np.asarray(np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), weighted.T @ y), dtype=np.float64)
 
 
-def fit_trimmed(
-    x: FloatArray, y: FloatArray, use: npt.NDArray[np.integer[Any]], *, seed: int = 0, penalty: float = 1e-3
+def fit_robust(
+    x: FloatArray, y: FloatArray, use: npt.NDArray[np.integer[Any]], *, penalty: float = RIDGE, rounds: int = 30
 ) -> Fit:
-    """Fit y on the columns `use` of x so that up to 35 % bad rows do not steer the result.
+    """Fit y on the columns `use` of x so that bad rows pull with bounded force (Huber 1981, k = 1.345).
 
-    Ten concentration steps from several starts keep the 65 % smallest residuals; one last fit takes every row within
-    three robust standard deviations. `use` must contain column 0, the constant.
+    `use` must contain column 0, the constant. Columns are standardised and shrunk by a ridge of `penalty` per row.
     """
-    n = len(y)
     z = x[:, use]
     centre, spread = z.mean(axis=0), z.std(axis=0)
     centre[0], spread[0] = 0.0, 1.0
@@ -92,33 +91,24 @@ def fit_trimmed(
     spread[flat] = 1.0
     z = (z - centre) / spread
     z[:, flat] = 0.0
-    keep = max(int(np.ceil(_KEEP * n)), min(n, len(use) + 2))
-    random = np.random.default_rng(seed)
-    best: tuple[float, FloatArray] | None = None
-    for start in range(_STARTS):
-        rows = np.arange(n) if start == 0 else random.choice(n, size=min(n, max(2 * len(use), 10)), replace=False)
-        for _ in range(_CONCENTRATIONS):
-            beta = _ridge(z[rows], y[rows], penalty)
-            size = np.abs(y - z @ beta)
-            kept = np.argpartition(size, keep - 1)[:keep]
-            if len(kept) == len(rows) and np.array_equal(np.sort(kept), np.sort(rows)):
-                break
-            rows = kept
-        cost = float(np.sum(np.sort(size)[:keep] ** 2))
-        if best is None or cost < best[0]:
-            best = (cost, beta)
-    assert best is not None
-    size = np.abs(y - z @ best[1])
-    sigma = float(np.quantile(size, _KEEP)) / _Q_KEEP_TO_SIGMA
-    inliers = size <= 3.0 * sigma + 1e-12
-    beta = _ridge(z[inliers], y[inliers], penalty)
-    residual = y - z @ beta
-    sigma = float(np.quantile(np.abs(residual), _KEEP)) / _Q_KEEP_TO_SIGMA
+    z[:, 0] = 1.0
+    weight = np.ones(len(y))
+    beta = np.zeros(z.shape[1])
+    sigma = 0.0
+    for _ in range(rounds):
+        moved = _ridge(z * weight[:, None], y, z, penalty * float(weight.sum()))
+        residual = y - z @ moved
+        sigma = float(np.quantile(np.abs(residual), _KEEP)) / _Q_KEEP_TO_SIGMA
+        settled = np.max(np.abs(moved - beta)) < 1e-4 * max(sigma, 1e-12)
+        beta = moved
+        if settled or sigma <= 0:
+            break
+        weight = np.minimum(1.0, _HUBER * sigma / np.maximum(np.abs(residual), 1e-300))
     full = np.zeros(x.shape[1])
     full[use] = beta / spread
     full[use[flat]] = 0.0
     full[0] = beta[0] - float(np.sum((beta * centre / spread)[1:]))
-    return Fit(full, sigma, np.abs(residual) <= 3.0 * sigma + 1e-12)
+    return Fit(full, sigma)
 
 
 def smoothing(
@@ -133,20 +123,21 @@ def smoothing(
 
 
 def smooth(residual: FloatArray, at_us: IntArray, *, step_s: float, tau_s: float, reseed_gap_s: float) -> FloatArray:
-    """Return the EWMA of residuals along time exactly as the engine runs it; NaN leaves it as it was.
-
-    `residual` is (time, channel).
-    """
-    level = np.zeros(residual.shape[1])
+    """Return the EWMA of one channel's residuals along time exactly as the engine runs it; NaN leaves it as it was."""
     out = np.full_like(residual, np.nan)
-    last = np.full(residual.shape[1], np.iinfo(np.int64).min // 4)
-    for i in range(len(residual)):
-        valid = np.isfinite(residual[i])
-        weight, anew = smoothing((at_us[i] - last) / 1e6, step_s=step_s, tau_s=tau_s, reseed_gap_s=reseed_gap_s)
-        start = np.where(anew, 0.0, level)
-        level = np.where(valid, start + weight * (np.where(valid, residual[i], 0.0) - start), level)
-        last = np.where(valid, at_us[i], last)
-        out[i] = np.where(valid, level, np.nan)
+    rows = np.flatnonzero(np.isfinite(residual))
+    if len(rows) == 0:
+        return out
+    dt_s = np.minimum(np.diff(at_us[rows], prepend=NEVER) / 1e6, LONGEST_S)
+    weight, anew = smoothing(dt_s, step_s=step_s, tau_s=tau_s, reseed_gap_s=reseed_gap_s)
+    level = 0.0
+    levels = []
+    for value, share, is_new in zip(residual[rows].tolist(), weight.tolist(), anew.tolist(), strict=True):
+        if is_new:
+            level = 0.0
+        level += share * (value - level)
+        levels.append(level)
+    out[rows] = levels
     return out
 
 

@@ -6,7 +6,7 @@ baseline. An alarm is one rule on one sensor or channel.
 
 from enum import IntEnum
 
-from anomaly.columns import NEVER, BoolArray, Columns, FloatArray, IntArray, column
+from anomaly.columns import NEVER, BoolArray, Columns, CountArray, FloatArray, IntArray, SmallArray, column
 from anomaly.model import FEATURES, LAG_TAUS_S
 
 
@@ -22,14 +22,18 @@ class View(IntEnum):
 class Rule(IntEnum):
     """The rules on a sensor's samples; a channel has the one rule that its score is too high."""
 
-    LIMIT = 0
+    LIMIT = 0  # an absolute limit is passed: the machine's fault, not the sensor's
     STUCK = 1
-    INVALID = 2
+    INVALID = 2  # not finite, marked bad, outside the believable range
     SILENT = 3
-    DEVIATION = 4
+    SPIKE = 4
+    OFFSET = 5
+    UNIT = 6
+    NOISE = 7
+    DEVIATION = 8
 
 
-SENSOR_RULES = 4
+SENSOR_RULES = 8
 
 
 class Tier(IntEnum):
@@ -50,7 +54,6 @@ class Machines(Columns):
     step_us: IntArray = column("i8", 0)
     open_step: IntArray = column("i8", NEVER)
     close_at: IntArray = column("i8", NEVER)
-    last_ts: IntArray = column("i8", NEVER)
     last_step_us: IntArray = column("i8", NEVER)
     seen_us: IntArray = column("i8", NEVER)
     load_row: IntArray = column("i8", -1)
@@ -58,10 +61,16 @@ class Machines(Columns):
     load_low: FloatArray = column("f8", -float("inf"))
     load_high: FloatArray = column("f8", float("inf"))
     lag: FloatArray = column("f8", float("nan"), (2 * len(LAG_TAUS_S),))  # thermal memory of the raw load
+    lag_low: FloatArray = column("f8", -float("inf"), (2 * len(LAG_TAUS_S),))  # seen in the baseline
+    lag_high: FloatArray = column("f8", float("inf"), (2 * len(LAG_TAUS_S),))
+    load_floor: FloatArray = column("f8", float("inf"))  # least running sample of the baseline
+    knows_off: BoolArray = column("?", 0)
     lag_since: IntArray = column("i8", NEVER)
     mode: IntArray = column("i8", Mode.UNKNOWN)
     tier: IntArray = column("i8", Tier.LIMITS)
     version: IntArray = column("i8", 0)
+    covered_us: IntArray = column("i8", 0)
+    frozen_us: IntArray = column("i8", 0)
     learned_steps: IntArray = column("i8", 0)
     learned_us: IntArray = column("i8", 0)
     next_fit: IntArray = column("i8", 0)
@@ -73,25 +82,56 @@ class Machines(Columns):
 class Sensors(Columns):
     sensor_id: IntArray = column("i8", 0)
     machine: IntArray = column("i8", 0)
-    kind: IntArray = column("i8", 0)
-    alarm: IntArray = column("i8", 0)
-    last_ts: IntArray = column("i8", NEVER)
-    last_x: FloatArray = column("f8", float("nan"))
-    seen: IntArray = column("i8", 0)
-    late: IntArray = column("i8", 0)
-    period_us: FloatArray = column("f8", float("nan"))
+    alarm: IntArray = column("i8", 0)  # row of its first rule
+    kind: SmallArray = column("i2", 0)
+    # limits
     low: FloatArray = column("f8", -float("inf"))
     high: FloatArray = column("f8", float("inf"))
     alarm_at: FloatArray = column("f8", float("inf"))
-    run: IntArray = column("i8", 0)
-    same: IntArray = column("i8", 0)
-    pairs: IntArray = column("i8", 0)
-    stuck_at: IntArray = column("i8", 60)
-    clean: IntArray = column("i8", 1 << 20)
-    count: IntArray = column("i8", 0, (2,))
-    total: FloatArray = column("f8", 0.0, (2,))
-    least: FloatArray = column("f8", float("inf"), (2,))
-    most: FloatArray = column("f8", -float("inf"), (2,))
+    stuck_at: CountArray = column("i4", 60)
+    rest_below: FloatArray = column("f8", -float("inf"))  # a load below this stands still
+    # the last samples
+    last_ts: IntArray = column("i8", NEVER)
+    last_x: FloatArray = column("f8", float("nan"))
+    prev_x: FloatArray = column("f8", float("nan"))
+    period_us: FloatArray = column("f8", float("nan"))
+    seen: CountArray = column("i4", 0)
+    late: CountArray = column("i4", 0)
+    clean: CountArray = column("i4", 1 << 20)  # samples since the last one that was flagged
+    run: CountArray = column("i4", 0)  # identical samples in a row
+    # what is usual between neighbours
+    same: CountArray = column("i4", 0)
+    pairs: CountArray = column("i4", 0)
+    longest_run: CountArray = column("i4", 0)
+    rough: FloatArray = column("f8", float("nan"))  # mean bend: how far a sample is off the middle of its neighbours
+    largest_step: FloatArray = column("f8", 0.0)
+    spikes: FloatArray = column("f8", 0.0)  # of late, decaying
+    usual_spikes: FloatArray = column("f8", 0.0)
+    spiked_at: IntArray = column("i8", NEVER)
+    offset: FloatArray = column("f8", 0.0)  # of a sensor that jumped
+    # the machine's state, kept here so that a tick gathers nothing
+    starts_at: IntArray = column("i8", NEVER)  # of the open step
+    ends_at: IntArray = column("i8", NEVER)
+    close_at: IntArray = column("i8", NEVER)
+    is_off: BoolArray = column("?", 0)
+    is_running: BoolArray = column("?", 0)
+    is_learning: BoolArray = column("?", 1)
+    # sums over the open step, and over the one after it
+    count: CountArray = column("i4", 0)
+    total: FloatArray = column("f8", 0.0)
+    bends: FloatArray = column("f8", 0.0)
+    least: FloatArray = column("f8", float("inf"))
+    most: FloatArray = column("f8", -float("inf"))
+    next_count: CountArray = column("i4", 0)
+    next_total: FloatArray = column("f8", 0.0)
+    next_bends: FloatArray = column("f8", 0.0)
+    next_least: FloatArray = column("f8", float("inf"))
+    next_most: FloatArray = column("f8", -float("inf"))
+    # roughness of running steps, logarithms
+    usual_noise: FloatArray = column("f8", 0.0)
+    usual_noise_spread: FloatArray = column("f8", 0.0)
+    usual_noise_steps: CountArray = column("i4", 0)
+    noise: FloatArray = column("f8", 0.0)  # smoothed, less the usual
 
 
 class Channels(Columns):
@@ -107,6 +147,7 @@ class Channels(Columns):
     sigma: FloatArray = column("f8", float("nan"))  # of the smoothed residual, prior included
     noise: FloatArray = column("f8", float("nan"))  # of the single residual
     edge: FloatArray = column("f8", float("nan"))  # limit of the baseline, for the excess views
+    shift: FloatArray = column("f8", 0.0)  # slow, capped adaptation of the expected value
     level: FloatArray = column("f8", 0.0)
     level_at: IntArray = column("i8", NEVER)
     last_value: FloatArray = column("f8", float("nan"))
@@ -120,7 +161,7 @@ class Channels(Columns):
 
 class Alarms(Columns):
     since: IntArray = column("i8", NEVER)  # first sample of the excursion
-    over: IntArray = column("i8", 0)
-    under: IntArray = column("i8", 0)
+    over: CountArray = column("i4", 0)
+    under: CountArray = column("i4", 0)
     active: BoolArray = column("?", 0)
     raised_at: IntArray = column("i8", NEVER)

@@ -12,12 +12,15 @@ from anomaly.fitting import fit_machine, to_scale
 from anomaly.incidents import Sign
 from anomaly.model import LAG_FEATURES, LAG_TAUS_S, features, smoothing, step_lag
 from anomaly.policy import advance_alarms
+from anomaly.soundness import Soundness
 from anomaly.state import Mode, Rule, Tier, View
+from fettle.model import SignalKind
 
 if TYPE_CHECKING:
     from anomaly.engine import Engine
 
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
+_TEMPERATURE = KINDS.index(SignalKind.TEMPERATURE)
 _VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
 
 
@@ -26,21 +29,27 @@ class Steps:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self._soundness = Soundness(engine.config, engine.sensors, engine.channels, engine.alarms, engine.validity)
 
     def close(self, which: IntArray) -> list[FindingEvent]:
         """Close the open step of the machines `which`; return the changes of findings it caused."""
         e = self._engine
         m, s, ch, config = e.machines, e.sensors, e.channels, e.config
         sensor_rows, owner = e.sensors_of.rows(which)
-        count = s.count[sensor_rows, 0]
+        count = s.count[sensor_rows]
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(count > 0, s.total[sensor_rows, 0] / count, np.nan)
+            mean = np.where(count > 0, s.total[sensor_rows] / count, np.nan)
         if not (count > 0).any():
             return []
         at = (m.open_step[which] + 1) * m.step_us[which]
         dt_s = np.minimum((at - m.last_step_us[which]) / 1e6, 1e9)
         load = self._load(which, sensor_rows, mean, at, dt_s)
         m.last_step_us[which] = at
+        in_mode = (m.mode[which] == Mode.RUNNING) | (m.load_row[which] < 0)
+        suspect = self._soundness.judge(
+            sensor_rows, owner, len(which), at[owner], mean, in_mode[owner], m.is_learning[which][owner]
+        )
+        mean = np.where(self._soundness.is_clean(sensor_rows), mean, np.nan)
 
         position = np.full(s.n, -1)
         position[sensor_rows] = np.arange(len(sensor_rows))
@@ -48,7 +57,6 @@ class Steps:
         at_c = at[c_owner]
         sensor = ch.sensor[c]
         x = mean[position[sensor]]
-        x = np.where(s.clean[sensor] >= np.minimum(config.clean_samples, s.seen[sensor]), x, np.nan)
         residual, expected = self._residual(c, c_owner, which, x, load, at)
         period = np.maximum(m.step_us[which][c_owner], np.nan_to_num(s.period_us[sensor])) / 1e6
         tau_s = np.maximum(config.smooth_s, config.smooth_steps * period)
@@ -66,25 +74,37 @@ class Steps:
         ch.last_value[c] = x
         ch.residual[c] = residual
         ch.expected[c] = expected
-        signed = np.where(ch.two_sided[c], np.abs(level), level)
+        is_hot = s.kind[sensor] == _TEMPERATURE
+        down = np.where(is_hot, -config.down_share * level, -level)
+        signed = np.where(ch.two_sided[c], np.maximum(level, down), level)
         with np.errstate(invalid="ignore"):
             score = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / (config.multiplier * ch.sigma[c]), 0.0)
         ch.score[c] = score
-        live = ~m.historical[which][c_owner]
+        live = ~m.historical[which][c_owner] & ~suspect[position[sensor]]
         self._alarms(c, at_c, score, valid & live, period)
 
         suspicious = np.zeros(len(which), dtype=bool)
-        suspicious[c_owner[score > config.warn_share]] = True
-        self._learn(
-            which,
-            at,
-            dt_s,
-            sensor_rows,
-            owner,
-            np.where(s.clean[sensor_rows] >= np.minimum(config.clean_samples, s.seen[sensor_rows]), mean, np.nan),
-            suspicious,
-        )
+        suspicious[c_owner[valid & (score > config.warn_share)]] = True
+        self._adapt(c, residual, valid & live & ~suspicious[c_owner], period, is_hot)
+        self._learn(which, at, dt_s, sensor_rows, owner, np.where(suspect, np.nan, mean), suspicious)
+        e.take_sensor_changes()
         return e.settle(int(at.max())) if e.raised or e.cleared else []
+
+    def _adapt(
+        self, c: IntArray, residual: FloatArray, may: BoolArray, period_s: FloatArray, is_hot: BoolArray
+    ) -> None:
+        """Let the expected value follow a healthy machine slowly, never far from the accepted baseline."""
+        e = self._engine
+        ch, config = e.channels, e.config
+        may = may & (ch.fitted_us[c] >= config.own_model_hours * 3.6e9) & (ch.view[c] <= View.SIBLINGS)
+        if not may.any():
+            return
+        days = period_s / 86400.0
+        move = np.where(may, residual, 0.0) * (1.0 - np.exp(-days / config.adapt_days))
+        season = config.season_k_per_day * days
+        move = np.where(is_hot, np.clip(move, -season, season), move)
+        cap = np.where(is_hot, config.season_most_k, config.adapt_cap * np.nan_to_num(ch.sigma[c]))
+        ch.shift[c] = np.where(may, np.clip(ch.shift[c] + move, -cap, cap), ch.shift[c])
 
     def _load(
         self, which: IntArray, sensor_rows: IntArray, mean: FloatArray, at: IntArray, dt_s: FloatArray
@@ -107,7 +127,7 @@ class Steps:
         m.lag_since[which] = np.where(fresh, at, m.lag_since[which])
         with np.errstate(invalid="ignore"):
             scale = m.load_scale[which]
-            least, most = s.least[row, 0] / scale, s.most[row, 0] / scale
+            least, most = s.least[row] / scale, s.most[row] / scale
             load = raw / scale
             on = least > config.running_on_share
             off = most < config.running_off_share
@@ -130,7 +150,7 @@ class Steps:
         scale = np.where(has_load, m.load_scale[which], 1.0)
         lag = np.nan_to_num(m.lag[which]) / np.repeat(np.stack([scale, scale * scale], axis=1), len(LAG_TAUS_S), axis=1)
         design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
-        predicted = np.einsum("ij,ij->i", design[c_owner], ch.coefficients[c])
+        predicted = np.einsum("ij,ij->i", design[c_owner], ch.coefficients[c]) + ch.shift[c]
         view = ch.view[c]
         y = to_scale(x, is_log=ch.is_log[c])
         siblings = view == View.SIBLINGS
@@ -152,13 +172,19 @@ class Steps:
         is_excess = (view == View.EXCESS_HIGH) | (view == View.EXCESS_LOW)
         ready = ch.is_fitted[c]
         # against the wrong statistics no verdict: mode unknown, switching, or standing still
-        ready &= ~loaded | is_excess | (mode == Mode.RUNNING) | ((mode != Mode.UNKNOWN) & ~ch.needs_running[c])
+        at_rest = (mode == Mode.OFF) & m.knows_off[which][c_owner]
+        ready &= (
+            ~loaded | is_excess | (mode == Mode.RUNNING) | ((at_rest | (mode == Mode.SWITCHING)) & ~ch.needs_running[c])
+        )
         ready &= ~(is_excess & (mode != Mode.RUNNING) & (mode != Mode.UNKNOWN))
         ready &= ~((view == View.EXCESS_LOW) & (mode == Mode.UNKNOWN) & (load[c_owner] > m.load_high[which][c_owner]))
         idle = ~loaded & ch.needs_running[c] & (view == View.LEVEL) & (residual < np.log(e.config.idle_vibration_share))
         ready &= ~idle
         uses_lag = (ch.coefficients[c][:, LAG_FEATURES] != 0).any(axis=1)
         ready &= ~(uses_lag & (at[c_owner] - m.lag_since[which][c_owner] < _LAG_SETTLE_US))
+        raw = m.lag[which]
+        strange = ((raw < m.lag_low[which]) | (raw > m.lag_high[which])).any(axis=1)
+        ready &= ~(uses_lag & strange[c_owner])
         expected = np.where(
             is_excess, edge, np.where(ch.is_log[c], np.exp(np.clip(x * 0 + y - residual, -50, 50)), predicted)
         )
@@ -208,15 +234,23 @@ class Steps:
     ) -> None:
         e = self._engine
         m, s, config = e.machines, e.sensors, e.config
-        learning = m.is_learning[which] & ~suspicious
-        if not learning.any():
+        if not m.is_learning[which].any():
             return
         period = np.full(m.n, np.inf)
         np.minimum.at(period, s.machine[sensor_rows], np.nan_to_num(s.period_us[sensor_rows], nan=np.inf))
         longest = np.maximum(m.step_us[which], np.where(np.isfinite(period[which]), 1.5 * period[which], 0.0))
+        covered = np.minimum(dt_s * 1e6, longest).astype(np.int64)
+        m.covered_us[which] += covered
+        # a provisional model may be what is wrong: it cannot stop its own correction for longer than it has learned
+        m.frozen_us[which] = np.where(suspicious, m.frozen_us[which] + covered, 0)
+        longest_freeze = np.maximum(config.freeze_hours * 3.6e9, m.learned_us[which])
+        released = (m.tier[which] < Tier.OWN_MODEL) & (m.frozen_us[which] > longest_freeze)
+        learning = m.is_learning[which] & (~suspicious | released)
         which_now = which[learning]
-        m.learned_us[which_now] += np.minimum(dt_s[learning] * 1e6, longest[learning]).astype(np.int64)
+        m.learned_us[which_now] += covered[learning]
         m.learned_steps[which_now] += 1
+        runs = which_now[(m.mode[which_now] == Mode.RUNNING) & (m.load_row[which_now] >= 0)]
+        m.load_floor[runs] = np.minimum(m.load_floor[runs], s.least[m.load_row[runs]])
         new_position = np.cumsum(learning) - 1
         mine = learning[owner]
         e.training.append(
@@ -228,6 +262,14 @@ class Steps:
         )
         for machine in which_now[due].tolist():
             self._fit(machine)
+        coarse_us = int(config.coarse_step_s * 1e6)
+        for machine in which[
+            (m.step_us[which] < coarse_us) & (m.covered_us[which] >= config.fine_hours * 3.6e9)
+        ].tolist():
+            e.training.coarsen(machine, e.sensors_of.of(machine), coarse_us)
+            end = (m.open_step[machine] + 1) * m.step_us[machine]
+            m.step_us[machine] = coarse_us
+            m.open_step[machine] = end // coarse_us - 1
 
     def _fit(self, machine: int) -> None:
         e = self._engine
@@ -256,26 +298,20 @@ class Steps:
             and m.learned_steps[machine] >= config.own_model_steps
         )
         m.tier[machine] = Tier.OWN_MODEL if own else Tier.PROVISIONAL
-        coarse_us = int(config.coarse_step_s * 1e6)
-        if m.step_us[machine] < coarse_us and m.learned_us[machine] >= config.fine_hours * 3.6e9:
-            e.training.coarsen(machine, rows, coarse_us)
-            end = (m.open_step[machine] + 1) * m.step_us[machine]
-            m.step_us[machine] = coarse_us
-            m.open_step[machine] = end // coarse_us - 1
         if m.next_fit[machine] >= len(config.fit_hours):
             m.is_learning[machine] = False
             e.training.close(machine, rows)
 
     def _learn_stuck(self, rows: IntArray) -> None:
-        """Set how many identical neighbours in a row are too many, from the share of them in the baseline."""
+        """Set how many identical neighbours in a row are too many, from their share and the longest run in the baseline."""
         s, config = self._engine.sensors, self._engine.config
         for row in rows:
-            if s.pairs[row] < 200 or s.stuck_at[row] > 1 << 30:
+            if s.pairs[row] < 200 or s.stuck_at[row] > 1 << 29:
                 continue
             share = min(max(s.same[row] / s.pairs[row], 1e-4), 0.999)
             per_day = 86400e6 / max(s.period_us[row], 1.0)
             needed = np.log(max(per_day * (1 - share) / config.stuck_false_per_day, 2.0)) / -np.log(share)
-            s.stuck_at[row] = int(max(config.stuck_least, np.ceil(needed)))
+            s.stuck_at[row] = int(max(config.stuck_least, np.ceil(needed), 2 * s.longest_run[row]))
 
     def sign(self, c: int) -> Sign:
         """Return what a channel says at this moment, as evidence."""

@@ -12,10 +12,10 @@ from anomaly.columns import FloatArray, IntArray
 
 
 def cut(rows: IntArray, ts: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:
-    """Return an order of the samples and the half-open ranges of it that are ticks.
+    """Return an order of the samples and the half-open ranges of it that are ticks, each sorted by sensor.
 
-    `rows` are sensor rows, `ts` event times. The order is by time, then sensor; of samples that agree in both the first
-    given stays first. Whether the batch came sorted does not matter.
+    `rows` are sensor rows, `ts` event times. Ticks follow each other in time; of samples that agree in sensor and time the
+    first given comes first. Whether the batch came sorted does not matter.
     """
     n = len(rows)
     if n == 0:
@@ -27,8 +27,9 @@ def cut(rows: IntArray, ts: IntArray) -> tuple[IntArray, list[tuple[int, int]]]:
     same = sorted_rows[by_sensor][1:] == sorted_rows[by_sensor][:-1]
     before = np.full(n, -1, dtype=np.int64)
     before[by_sensor[1:][same]] = by_sensor[:-1][same]
-    latest = np.maximum.accumulate(before)
-    return order, list(_ranges(latest, n))
+    ranges = list(_ranges(np.maximum.accumulate(before), n))
+    tick = np.repeat(np.arange(len(ranges)), [end - start for start, end in ranges])
+    return order[by_sensor[np.argsort(tick[by_sensor], kind="stable")]], ranges
 
 
 def _ranges(latest: IntArray, n: int) -> Iterator[tuple[int, int]]:

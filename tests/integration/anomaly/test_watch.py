@@ -165,7 +165,7 @@ async def test_what_could_not_be_handed_on_is_handed_on_after_a_restart(plain_da
         await again.open()
         await again.announce()
     assert deaf.heard == []
-    assert [a.event.change for a in hearing.heard][0] is Change.RAISED
+    assert hearing.heard[0].event.change is Change.RAISED
     assert all(row[2] == row[3] for row in findings(plain_database.url))
 
 

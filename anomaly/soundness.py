@@ -1,0 +1,154 @@
+"""Layer 0, step by step: sensor faults that neighbours in time do not show (ISO 13374 block DM).
+
+noise     the signal's roughness left its usual size, its level did not, and no other channel of the machine moves
+silence   the sensor sends nothing while others of its machine do
+spikes    clear by themselves once they become rare
+"""
+
+import numpy as np
+
+from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
+from anomaly.config import KINDS, VIBRATION, EngineConfig
+from anomaly.policy import advance_alarms
+from anomaly.state import Alarms, Channels, Rule, Sensors, View
+from anomaly.validity import AlarmChange, Validity
+
+_VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
+_QUIET = 0.02  # a signal without any turn counts as this share of its usual roughness
+
+
+class Soundness:
+    """Judges the sensors of machines whose step closes."""
+
+    def __init__(
+        self, config: EngineConfig, sensors: Sensors, channels: Channels, alarms: Alarms, validity: Validity
+    ) -> None:
+        self._config = config
+        self._sensors = sensors
+        self._channels = channels
+        self._alarms = alarms
+        self._validity = validity
+        levels = np.flatnonzero(channels.view == View.LEVEL)
+        self._level_of = np.full(sensors.n, -1)
+        self._level_of[channels.sensor[levels]] = levels
+
+    def is_clean(self, rows: IntArray) -> BoolArray:
+        """Say which sensors have been sound for an hour, or 60 samples, or 6 of a slow one."""
+        s = self._sensors
+        with np.errstate(divide="ignore", invalid="ignore"):
+            hour = np.nan_to_num(3.6e9 / s.period_us[rows], nan=0.0, posinf=0.0)
+        needed = np.clip(hour, 6, self._config.clean_samples)
+        return s.clean[rows] >= np.minimum(needed, s.seen[rows])
+
+    def judge(
+        self,
+        rows: IntArray,
+        owner: IntArray,
+        machines: int,
+        at: IntArray,
+        mean: FloatArray,
+        running: BoolArray,
+        learning: BoolArray,
+    ) -> BoolArray:
+        """Judge `rows`, the sensors of the closing machines; return which of them must not be blamed on the machine now.
+
+        `owner` is each row's machine among `machines`; `at` is the end of its step; `running` and `learning` are of its machine.
+        """
+        self._stuck(rows, at, running)
+        suspect = self._noise(rows, owner, machines, at, mean, running, learning)
+        self._silence(rows, owner, machines, at)
+        s = self._sensors
+        raised = self._alarms.active[s.alarm[rows] + int(Rule.SPIKE)]
+        if raised.any():
+            age_s = (at - s.spiked_at[rows]) / 1e6
+            rare = raised & (s.spikes[rows] * np.exp(-np.clip(age_s / self._config.spike_memory_s, 0, 700)) < 1.0)
+            self._validity.calm(Rule.SPIKE, rows[rare], at[rare])
+        return suspect
+
+    def _noise(
+        self,
+        rows: IntArray,
+        owner: IntArray,
+        machines: int,
+        at: IntArray,
+        mean: FloatArray,
+        running: BoolArray,
+        learning: BoolArray,
+    ) -> BoolArray:
+        s, ch, config = self._sensors, self._channels, self._config
+        count = s.count[rows]
+        is_vibration = np.isin(s.kind[rows], _VIBRATION_CODES)
+        judged = running & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bends = s.bends[rows] / count / np.where(is_vibration, np.abs(mean), 1.0)
+            size = np.log(bends)
+        known = s.usual_noise_steps[rows] > 0
+        usual = s.usual_noise[rows]
+        size = np.where(np.isfinite(size), np.maximum(size, usual + np.log(_QUIET)), usual + np.log(_QUIET) * known)
+        learns = judged & learning & (bends > 0)
+        steps = s.usual_noise_steps[rows]
+        s.usual_noise[rows] = np.where(learns, usual + (size - usual) / (np.minimum(steps, 500) + 1.0), usual)
+        off = np.abs(size - usual) * (steps > 10)
+        spread = s.usual_noise_spread[rows]
+        spread = np.where(learns, spread + (off - spread) / (np.minimum(steps, 500) + 1.0), spread)
+        s.usual_noise_spread[rows] = spread
+        s.usual_noise_steps[rows] = np.where(learns, steps + 1, steps)
+        ready = judged & (steps >= 4 * config.noise_steps)
+        weight = np.clip(count / (0.5 * config.noise_samples), 0.0, 1.0)
+        noise = np.where(ready, s.noise[rows] + weight * (size - usual - s.noise[rows]), s.noise[rows])
+        s.noise[rows] = noise
+
+        level = self._level_of[rows]
+        score = np.where(level >= 0, ch.score[level], 0.0)
+        shift = np.where((level >= 0) & ch.is_log[level], np.abs(ch.level[level]), 0.0)
+        moves = (np.abs(noise) > np.log(2.0)) | (score > config.warn_share)
+        movers = np.bincount(owner, weights=moves, minlength=machines)[owner] - moves
+        loud = np.abs(noise) > np.maximum(np.log(config.noise_ratio), config.noise_spreads * spread)
+        blamed = ready & loud & (movers == 0) & (shift < 0.3 * np.abs(noise)) & ((score < 1.0) | is_vibration)
+        alarm = s.alarm[rows] + int(Rule.NOISE)
+        involved = ready & (blamed | (self._alarms.since[alarm] > NEVER))
+        if involved.any():
+            needed = np.clip(np.ceil(config.noise_samples / np.maximum(count[involved], 1)), 3, 60).astype(np.int64)
+            raised, cleared = advance_alarms(
+                self._alarms,
+                alarm[involved],
+                at_us=at[involved],
+                is_over=blamed[involved],
+                is_under=np.abs(noise[involved]) < np.log(2.0),
+                on_count=needed,
+                off_count=needed,
+            )
+            for which, is_raised in ((raised, True), (cleared, False)):
+                for k in which:
+                    row = int(rows[involved][k])
+                    self._validity.changes.append(
+                        AlarmChange(int(alarm[involved][k]), row, is_raised=is_raised, at_us=int(at[involved][k]))
+                    )
+        return blamed | self._alarms.active[alarm]
+
+    def _stuck(self, rows: IntArray, at: IntArray, running: BoolArray) -> None:
+        """Raise on identical values once it is certain that the machine runs: switching off can look the same for a step."""
+        s = self._sensors
+        stuck = running & (s.run[rows] >= s.stuck_at[rows])
+        if stuck.any():
+            r = rows[stuck]
+            fresh = r[~self._alarms.active[s.alarm[r] + int(Rule.STUCK)]]
+            self._validity.fire(Rule.STUCK, r, at[stuck])
+            since = s.last_ts[fresh] - (s.run[fresh] * np.nan_to_num(s.period_us[fresh])).astype(np.int64)
+            self._alarms.since[s.alarm[fresh] + int(Rule.STUCK)] = since
+
+    def _silence(self, rows: IntArray, owner: IntArray, machines: int, at: IntArray) -> None:
+        s, config = self._sensors, self._config
+        heard = s.count[rows] > 0
+        others = np.bincount(owner, weights=heard, minlength=machines)[owner] > 0
+        raised = self._alarms.active[s.alarm[rows] + int(Rule.SILENT)]
+        back = raised & heard
+        if back.any():
+            self._validity.calm(Rule.SILENT, rows[back], at[back])
+        quiet = ~heard & others & ~raised & (s.seen[rows] >= 20)
+        if quiet.any():
+            gone = at - s.last_ts[rows]
+            silent = quiet & (gone > config.silent_periods * np.nan_to_num(s.period_us[rows], nan=np.inf))
+            since = s.last_ts[rows[silent]]
+            self._validity.fire(Rule.SILENT, rows[silent], at[silent])
+            self._alarms.since[s.alarm[rows[silent]] + int(Rule.SILENT)] = since
