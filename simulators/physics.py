@@ -63,7 +63,8 @@ class DayPlan:
     slow_vibration: Floats
     temperature_c: Floats
     ambient_c: Floats
-    state: Condition | None
+    faults: tuple[Fault, ...]
+    state: Condition | None  # summed effects of the faults, where any touches the day
     speed: Floats | None  # factor of planned speed changes
     rise_end_k: float
 
@@ -134,15 +135,13 @@ class Physics:
         slow *= 0.02
         for d in present:
             if d.kind == "load_step":
-                inside = (minute_us >= d.start_us) & (minute_us < d.end_us)
-                wander = np.where(inside, d.size - 1 + d.size * wander, wander)
+                wander = np.where(_inside(minute_us, d), d.size - 1 + d.size * wander, wander)
         if faulty is not None:
             wander = (1 + wander) * (1 + faulty.load) - 1
         speed = None
         for d in present:
             if d.kind == "speed_change" and d.overlaps(day_us, day_us + DAY_US):
-                inside = (minute_us >= d.start_us) & (minute_us < d.end_us)
-                speed = np.where(inside, d.size, 1.0 if speed is None else speed)
+                speed = np.where(_inside(minute_us, d), d.size, 1.0 if speed is None else speed)
 
         # share of each minute that the motor is on, and its load
         edges = np.append(spans.start_s, DAY_S)
@@ -171,10 +170,17 @@ class Physics:
             slow_vibration=slow,
             temperature_c=ambient + rise,
             ambient_c=ambient,
+            faults=faults,
             state=faulty,
             speed=speed,
             rise_end_k=float(own[-1]),
         )
+
+
+def _inside(minute_us: npt.NDArray[np.int64], d: Disturbance) -> npt.NDArray[np.bool_]:
+    """Tell which minute marks a disturbance holds at; a minute late, since values in between are interpolated."""
+    late_us = minute_us - 60_000_000
+    return (late_us >= d.start_us) & (late_us < d.end_us)
 
 
 def _pinned_wander(z: Floats, tau_min: float) -> Floats:

@@ -216,15 +216,13 @@ def day_stretches(machine: Machine, seed: int, day: int, spans: Spans, start_us:
 
 
 def joined(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
-    """Yield the stretches with those that only midnight divides made one."""
+    """Yield the stretches with those made one that only midnight divides, or a product that is not being made."""
     last: Stretch | None = None
     for s in stretches:
-        if last and (last.machine, last.site, last.state, last.product, last.end_us) == (
-            s.machine,
-            s.site,
-            s.state,
-            s.product,
-            s.start_us,
+        if (
+            last
+            and (last.site, last.machine, last.state, last.end_us) == (s.site, s.machine, s.state, s.start_us)
+            and (last.product == s.product or s.state is not State.RUNNING)
         ):
             last = replace(last, end_us=s.end_us, good=last.good + s.good, scrap=last.scrap + s.scrap)
         else:

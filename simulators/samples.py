@@ -3,10 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-from simulators.faults import Condition
+from simulators.faults import condition
 from simulators.machine import Machine, generator
 from simulators.physics import SAMPLE_STREAM, DayPlan, Grid, quantise, speed_ratio
 from simulators.signals import extra_signals
+from simulators.vibration import healthy_velocity, velocity_factor
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,14 +32,15 @@ def block_signals(
     spans = plan.spans
     bounds = np.append(np.searchsorted(grid.offset_us, spans.start_s * 1_000_000, side="left"), n)
     on = np.repeat(plan.on, np.diff(bounds))
-    faulty = plan.state
+    # at the samples themselves, so that a step is not smeared over the minute before its onset
+    faulty = condition(plan.faults, grid.t_us) if plan.state is not None else None
     load = np.repeat(plan.level, np.diff(bounds)) * (1 + grid.at(plan.wander))
-    jitter = kind.load_jitter if faulty is None else kind.load_jitter + grid.at(faulty.load_noise)
+    jitter = kind.load_jitter if faulty is None else kind.load_jitter + faulty.load_noise
     load = np.maximum(load * (1 + jitter * z[0]), 0.0)
     i0 = kind.no_load_share
     share = np.sqrt(i0 * i0 + (1 - i0 * i0) * load * load)
     if faulty is not None:
-        share = share * (1 + grid.at(faulty.current))
+        share = share * (1 + faulty.current)
     ratio = speed_ratio(kind, load)
     if plan.speed is not None:
         ratio = ratio * grid.at(plan.speed)
@@ -51,20 +53,20 @@ def block_signals(
         value = grid.at(plan.temperature_c) + kind.temperature_noise_k * scatter("temperature", z[1])
         out["temperature"] = quantise(value, kind.temperature_step_c)
     if "vibration" in wanted:
-        value = machine.vibration_mm_s * (1 - kind.vibration_load_share + kind.vibration_load_share * load)
+        value = healthy_velocity(machine, load)
         if plan.speed is not None:
             value = value * grid.at(plan.speed) ** 1.5
         if faulty is not None:
-            value = value * grid.at(velocity_factor(machine, faulty))
+            value = value * velocity_factor(machine, faulty)
         value = value * np.exp(kind.vibration_noise * scatter("vibration", z[2]) + grid.at(plan.slow_vibration))
         floor = kind.vibration_floor_mm_s
         value = np.where(on, value + floor, floor * (1 + 0.15 * scatter("vibration", z[2])))
         out["vibration"] = quantise(np.maximum(value, 0.0), kind.vibration_step_mm_s)
     if "current" in wanted:
         value = kind.current_a * share * (1 + kind.current_noise * scatter("current", z[3]))
-        if faulty is not None and (faulty.unbalance.any() or faulty.phase_loss.any()):
+        if faulty is not None:
             # the transformer sits on phase L1; a lost L3 and an unbalance both load it more
-            value = value * (1 + grid.at(faulty.unbalance))
+            value = value * (1 + faulty.unbalance)
         value = np.where(on, value, kind.standby_a * (1 + 0.05 * scatter("current", z[3])))
         if kind.inverter <= 0.5:
             _add_inrush(value, machine, plan, grid)
@@ -72,24 +74,20 @@ def block_signals(
     extra = wanted - out.keys()
     if extra:
         out |= extra_signals(
-            machine, seed, plan, grid, block, extra, on=on, load=load, share=share, ratio=ratio, noise=noise
+            machine,
+            seed,
+            plan,
+            grid,
+            block,
+            extra,
+            on=on,
+            load=load,
+            share=share,
+            ratio=ratio,
+            faulty=faulty,
+            noise=noise,
         )
     return out
-
-
-def velocity_factor(machine: Machine, faulty: Condition) -> Floats:
-    """Return by what the velocity RMS grows: the root of the summed squares of its components."""
-    kind = machine.kind
-    rest = max(1 - kind.imbalance_share - kind.misalignment_share - kind.mesh_share, 0.0)
-    squares = (
-        kind.imbalance_share * (1 + faulty.imbalance) ** 2
-        + kind.misalignment_share * (1 + faulty.misalignment) ** 2
-        + kind.mesh_share
-        + rest * (1 + faulty.broadband) ** 2
-        + faulty.looseness**2
-        + faulty.bearing**2
-    )
-    return np.sqrt(squares)
 
 
 def _add_inrush(value: Floats, machine: Machine, plan: DayPlan, grid: Grid) -> None:

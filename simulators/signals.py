@@ -3,9 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from simulators.faults import Condition
 from simulators.machine import Machine, generator
 from simulators.physics import DayPlan, Grid, quantise
 from simulators.production import piece_seconds
+from simulators.vibration import acceleration_g
 
 SIGNAL_UNITS = {
     "temperature": "°C",
@@ -44,12 +46,12 @@ def extra_signals(
     load: Floats,
     share: Floats,
     ratio: Floats,
+    faulty: Condition | None,
     noise: dict[str, Floats],
 ) -> dict[str, Floats]:
     """Return the wanted signals; each draws from its own random numbers, so asking for one changes no other."""
     kind = machine.kind
     n = grid.t_us.size
-    faulty = plan.state
     out: dict[str, Floats] = {}
 
     def normal(signal: str) -> Floats:
@@ -57,14 +59,11 @@ def extra_signals(
         return z * noise[signal] if signal in noise else z
 
     def reduced(value: Floats, by: Floats | None) -> Floats:
-        return value if by is None else value * np.maximum(1 - grid.at(by), 0.0)
+        return value if by is None else value * np.maximum(1 - by, 0.0)
 
     for signal in sorted(wanted):
         if signal == "vibration_acceleration":
-            value = machine.acceleration_g * (0.6 + 0.4 * load)
-            if faulty is not None:
-                broad = 1 + 0.3 * faulty.imbalance + faulty.shock + 0.8 * faulty.looseness
-                value = value * grid.at(broad)
+            value = acceleration_g(machine, load, machine.rated_speed_rpm / 60 * ratio, faulty)
             out[signal] = quantise(np.where(on, value, 0.004) * np.exp(kind.vibration_noise * normal(signal)), 0.001)
         elif signal in _PHASES:
             value = (
@@ -74,7 +73,7 @@ def extra_signals(
                 * (1 + _own_unbalance(machine, signal))
             )
             if faulty is not None:
-                u, lost = grid.at(faulty.unbalance), grid.at(faulty.phase_loss)
+                u, lost = faulty.unbalance, faulty.phase_loss
                 # deviations from the mean are u, -u/2, -u/2; a lost L3 leaves its current to the other two
                 value = value * (1 + u if signal == "current_l1" else 1 - u / 2)
                 value = value * (1 - lost if signal == "current_l3" else 1 + 0.15 * lost)

@@ -19,8 +19,8 @@ from simulators.faults import Fault
 from simulators.fleet import Fleet
 from simulators.machine import Machine
 from simulators.production import DAY_US, State, oee_of
-from simulators.samples import velocity_factor
 from simulators.toml_table import EPOCH
+from simulators.vibration import healthy_velocity, velocity_factor
 
 _POINTS = 100
 
@@ -103,7 +103,6 @@ def _limit_us(fleet: Fleet, m: Machine, fault: Fault, end_us: int) -> int | None
     if fleet.scenario.model == "reference":
         return None
     until = end_us if fault.end_us is None else min(fault.end_us, end_us)
-    share = m.kind.vibration_load_share
     for day in range(fault.onset_us // DAY_US, -(-until // DAY_US)):
         plan = fleet.day_plan(m, day)
         if plan.state is None:
@@ -111,7 +110,7 @@ def _limit_us(fleet: Fleet, m: Machine, fault: Fault, end_us: int) -> int | None
         minute_s = 60 * np.arange(plan.wander.size - 1)
         span = np.searchsorted(plan.spans.start_s, minute_s, side="right") - 1
         load = plan.level[span] * (1 + plan.wander[:-1])
-        velocity = m.vibration_mm_s * (1 - share + share * load) * velocity_factor(m, plan.state)[:-1]
+        velocity = healthy_velocity(m, load) * velocity_factor(m, plan.state)[:-1]
         over = (plan.on[span] & (velocity > m.kind.iso_trip_mm_s)) | (
             plan.temperature_c[:-1] > m.kind.temperature_limit_c
         )

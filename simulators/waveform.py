@@ -17,11 +17,24 @@ from scipy.signal import lfilter
 
 from simulators.faults import Condition, Fault
 from simulators.machine import Machine, generator
+from simulators.vibration import (
+    BEARING_SPLIT,
+    FLOW_BAND_HZ,
+    FULL_BAND_HZ,
+    LOOSE_ORDERS,
+    LOOSE_SHARES,
+    MESH_SPLIT,
+    SHAFT_SPLIT,
+    G,
+    flow_share,
+    healthy_velocity,
+    structure_g,
+    structure_velocity,
+)
 
 Floats = npt.NDArray[np.float64]
 
 MAX_FS_HZ = 25_600.0
-G = 9.80665
 LINE_HZ = 50.0
 _STREAM = 48
 _DAMPING = 0.06
@@ -91,8 +104,8 @@ def synthesise(
         return Waveform(machine, t0_us, fs_hz, 0.0, lines, 0.004 * noise)
     t = np.arange(n) / fs_hz
     kind = machine.kind
-    share = kind.vibration_load_share
-    base = machine.vibration_mm_s * (1 - share + share * load)  # velocity RMS, healthy
+    at_load = np.array([load])
+    base = float(healthy_velocity(machine, at_load)[0])
 
     def effect(name: str) -> float:
         return float(getattr(state, name)[0]) if state is not None else 0.0
@@ -104,30 +117,29 @@ def synthesise(
         amplitude = math.sqrt(2) * velocity_mm_s / 1000 * 2 * math.pi * freq_hz / G
         return np.asarray(amplitude * np.sin(2 * math.pi * freq_hz * t + rng.random() * 2 * math.pi))
 
-    rest = max(1 - kind.imbalance_share - kind.misalignment_share - kind.mesh_share, 0.0)
     out = tone(shaft_hz, base * math.sqrt(kind.imbalance_share) * (1 + effect("imbalance")))
     second = base * math.sqrt(kind.misalignment_share) * (1 + effect("misalignment"))
-    out += tone(2 * shaft_hz, 0.94 * second) + tone(3 * shaft_hz, 0.34 * second)
+    for order, part in SHAFT_SPLIT:
+        out += tone(order * shaft_hz, part * second)
     mesh_hz = kind.mesh_teeth * shaft_hz
     mesh = base * math.sqrt(kind.mesh_share)
-    out += tone(mesh_hz, 0.9 * mesh) + tone(mesh_hz - shaft_hz, 0.3 * mesh) + tone(mesh_hz + shaft_hz, 0.3 * mesh)
+    for order, part in MESH_SPLIT:
+        out += tone(mesh_hz + order * shaft_hz, part * mesh)
     if loose := base * effect("looseness"):
-        orders = np.array([0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8])
-        weights = orders**-0.7
-        for order, weight in zip(orders, weights / np.linalg.norm(weights), strict=True):
-            out += tone(float(order) * shaft_hz, loose * float(weight))
+        for order, part in zip(LOOSE_ORDERS.tolist(), LOOSE_SHARES.tolist(), strict=True):
+            out += tone(order * shaft_hz, loose * part)
     if hum := effect("unbalance") * 2 + effect("phase_loss"):
         out += tone(2 * LINE_HZ, 0.5 * base * hum)
 
-    structure_g = machine.acceleration_g * (0.6 + 0.4 * load)
-    velocity_of_structure = structure_g * G * math.sqrt(2 / fs_hz / (4 * math.pi**2) * (1 / 10 - 1 / 1000)) * 1000
-    flow = base * math.sqrt(rest) * (1 + effect("broadband"))
-    if flow > velocity_of_structure:
-        out += _flow_noise(rng, n, fs_hz, math.sqrt(flow**2 - velocity_of_structure**2))
-    out += structure_g * noise
+    structure = float(structure_g(machine, at_load)[0])
+    below_1khz = float(structure_velocity(np.array([structure]))[0])
+    flow = base * math.sqrt(flow_share(machine)) * (1 + effect("broadband"))
+    if flow > below_1khz:
+        out += _flow_noise(rng, n, fs_hz, math.sqrt(flow**2 - below_1khz**2))
+    out += structure * math.sqrt(fs_hz / 2 / FULL_BAND_HZ) * noise
 
     # what the acceleration signal says there is beyond structure noise, as impacts or as rough friction
-    shock_g = structure_g * math.sqrt(max((1 + effect("shock")) ** 2 - 1, 0.0))
+    shock_g = structure * math.sqrt(max((1 + effect("shock")) ** 2 - 1, 0.0))
     if shock_g > 0:
         worn = [f for f in faults if f.kind.race and float(f.severity(np.array([t0_us]))[0]) > 0]
         parts = [_impacts(rng, t, fs_hz, kind.resonance_hz, lines, f.kind.race, shaft_hz) for f in worn]
@@ -138,18 +150,19 @@ def synthesise(
         ]
         if rough:
             parts.append(_bursts(rng, n, fs_hz))
-        for part in parts:
-            out += shock_g / math.sqrt(len(parts)) * part
+        for impacts in parts:
+            out += shock_g / math.sqrt(len(parts)) * impacts
         if worn and (velocity := base * effect("bearing")):
             line = {"outer": lines.bpfo, "inner": lines.bpfi, "ball": 2 * lines.bsf}[worn[0].kind.race]
-            out += tone(line, 0.8 * velocity) + tone(2 * line, 0.5 * velocity) + tone(3 * line, 0.33 * velocity)
+            for order, part in BEARING_SPLIT:
+                out += tone(order * line, part * velocity)
     return Waveform(machine, t0_us, fs_hz, shaft_hz, lines, out)
 
 
 def _flow_noise(rng: np.random.Generator, n: int, fs_hz: float, velocity_mm_s: float) -> Floats:
     """Return acceleration in g of noise with a flat velocity spectrum from 10 to 400 Hz."""
     freq = np.fft.rfftfreq(n, 1 / fs_hz)
-    inside = (freq >= 10) & (freq <= 400)
+    inside = (freq >= FLOW_BAND_HZ[0]) & (freq <= FLOW_BAND_HZ[1])
     if not inside.any():
         return np.zeros(n)
     spectrum = np.zeros(freq.size, np.complex128)
