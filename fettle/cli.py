@@ -19,10 +19,12 @@ VERBS = (
     "account",
     "collect",
     "detect",
+    "work",
     "serve",
     "simulate",
     "replay",
     "import",
+    "provision",
     "check",
 )
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from anomaly.api import Announcement, Change
 from dashboards import api as dashboards
+from dispatch import routes as dispatch_routes
 from fettle import clock
 from fettle.company import WEEKDAYS, Company, Engineer, Machine, make_password
 from fettle.db import AsyncConn, DatabaseRole, Pool, open_pool, transaction
@@ -245,6 +246,7 @@ async def web_application(settings: Settings, *, url: str) -> AsyncIterator[Fast
                 parts=[
                     readings,
                     Part(workorders_routes.router, workorders_routes.PROBLEMS),
+                    Part(dispatch_routes.router, dispatch_routes.PROBLEMS),
                     dashboards.PART,
                 ],
                 session=timedelta(hours=settings.session_hours),

@@ -20,14 +20,14 @@ def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle):
         plan = json.loads((fettle.data / "demo.json").read_text())
         with fettle.api("supervisor", plan["password"]) as api:
             while True:
-                tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["items"]
+                tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
                 if any(t["state"] == "dispatched" for t in tickets):
                     break
                 assert time.monotonic() - began < 180, fettle.output()
                 time.sleep(1)
             first_after_s = time.monotonic() - began
             time.sleep(20)
-            tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["items"]
+            tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
             details = [api.get(f"/api/v1/tickets/{t['id']}").json() for t in tickets]
         assert {t["equipment_number"] for t in tickets} <= set(plan["faulty_machines"])
         assert all(d["evidence"] for d in details)
@@ -38,7 +38,7 @@ def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle):
     with fettle.running("demo", ready_s=40):
         again_s = time.monotonic() - began
         with fettle.api("supervisor", plan["password"]) as api:
-            kept = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["items"]
+            kept = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
         assert {t["number"] for t in tickets} <= {t["number"] for t in kept}
         print(f"second start answers after {again_s:.0f} s")
     assert fettle.processes() == []

@@ -103,20 +103,20 @@ def test_one_ticket_for_the_rig_dispatched_in_time(fettle, series, capsys):
         with fettle.api("chief", "a-long-password") as api:
             deadline = time.monotonic() + 90
             while True:
-                tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["items"]
+                tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
                 behind = "caught up" not in fettle.run("check", "--part", "detection", check=False).stdout
                 if not behind and tickets and tickets[0]["state"] == "dispatched":
                     break
                 assert time.monotonic() < deadline, (tickets, behind, fettle.output())
                 time.sleep(0.5)
             time.sleep(2)
-            tickets = api.get("/api/v1/tickets").json()["items"]
+            tickets = api.get("/api/v1/tickets").json()["tickets"]
             assert [t["equipment_number"] for t in tickets] == ["RIG-1"]
             ticket = api.get(f"/api/v1/tickets/{tickets[0]['id']}").json()
-    evidence = ticket["evidence"][0]["evidence"]
-    assert evidence["contributions"][0]["sensor"] == failing
+    first = ticket["evidence"][0]
+    assert first["evidence"]["contributions"][0]["sensor"] == failing
     assert ticket["assignments"][0]["engineer"] == "Wang Wei"
-    raised_at = datetime.fromisoformat(evidence["raised_at"]).replace(tzinfo=None)
+    raised_at = datetime.fromisoformat(first["at"]).replace(tzinfo=None)
     lead = failure_at - raised_at
     with capsys.disabled():
         print(
