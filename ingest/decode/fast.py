@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from fettle.model import Quality
+from ingest.decode.model import MAX_UNIT
 
 _loads = orjson.loads
 _GOOD = Quality.GOOD
@@ -34,7 +35,7 @@ def decode_value(payload: bytes) -> tuple[int, float, str | None, int, int] | No
         if type(ts) is int and 100_000_000_000 <= ts < 100_000_000_000_000:
             if len(body) == 3:
                 unit = body["unit"]
-                if type(unit) is str and 0 < len(unit) <= 32 and unit.isprintable():
+                if type(unit) is str and 0 < len(unit) <= MAX_UNIT and unit.isprintable():
                     return ts * 1000, value, unit, _GOOD, 0
             elif len(body) == 2:
                 return ts * 1000, value, None, _GOOD, 0

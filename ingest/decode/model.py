@@ -15,7 +15,7 @@ Path = tuple[str, str, str]
 """Names of site, machine and sensor. The tenant is `Context.tenant`."""
 
 MAX_NAME = 200
-MAX_UNIT = 32
+MAX_UNIT = 64
 _PATHS_KEPT = 20_000
 _CONTROL = frozenset(chr(c) for c in (*range(32), *range(127, 160)))
 
@@ -199,7 +199,7 @@ def check_unit(unit: str) -> str:
     """Return `unit` if the catalogue can hold it.
 
     Raises:
-        BadPayload: it is longer than 32 characters or holds what cannot be printed.
+        BadPayload: it is longer than 64 characters or holds what cannot be printed.
     """
     if len(unit) > MAX_UNIT or not unit.isprintable():
         raise BadPayload(Reason.BAD_VALUE, f"unit {unit[:60]!r}; at most {MAX_UNIT} printable characters")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -18,7 +18,6 @@ from ingest.decode.model import (
     Reason,
     Sample,
     WaveformBurst,
-    check_size,
     load_json,
     text_sample,
 )
@@ -41,17 +40,75 @@ def decode(context: Context, payload: bytes, received_us: int) -> Decoded:  # no
     Raises:
         BadPayload: nothing in it can be stored.
     """
-    options = context.options
     out = Decoded()
-    check_size(payload, options.limits)
     try:
-        body = load_json(payload, options.limits)
+        body = load_json(payload, context.options.limits)
     except BadPayload as bad:
         if bad.reason is not Reason.BAD_SYNTAX:
             raise
         body = _bare_word(payload, bad)
+    if type(body) is dict and len(body) <= 3 and _decode_known_shape(context, body, out):
+        return out
     decode_body(context, body, out)
     return out
+
+
+class _Shape(NamedTuple):
+    """Which keys of a value object hold what."""
+
+    time_key: str
+    is_ms: bool
+    time_unit: str
+    value_key: str
+    unit_key: str | None
+
+
+def _decode_known_shape(context: Context, body: Mapping[str, Any], out: Decoded) -> bool:
+    """Decode time, value and perhaps unit without looking for them again; False leaves it to `decode_body`."""
+    keys = tuple(body)
+    shape = context.memo.get(keys)
+    if shape is None:
+        shape = _shape_of(keys, context.options)
+        context.remember(keys, shape or False)
+    if not shape:
+        return False
+    time_key, is_ms, time_unit, value_key, unit_key = shape
+    value = body[value_key]
+    if type(value) is not float:
+        return False
+    stamp = body[time_key]
+    if is_ms and type(stamp) is int and 100_000_000_000 <= stamp < 100_000_000_000_000:
+        ts_us = stamp * 1000
+    elif stamp is None:
+        return False
+    else:
+        ts_us = read_instant(stamp, unit=time_unit, zone=context.options.time_zone)
+    unit = None
+    if unit_key is not None:
+        unit = body[unit_key]
+        if not isinstance(unit, str):
+            return False
+    path = context.path("")
+    out.samples.append(Sample(path, ts_us, value, context.unit("", unit), Quality.GOOD, 0))
+    return True
+
+
+def _shape_of(keys: tuple[str, ...], options: CodecOptions) -> _Shape | None:
+    """Return the shape of a value object, or None where what a key means depends on its value."""
+    found: list[str | None] = []
+    left = [key for key in keys if key not in options.ignore_keys]
+    for wanted in (options.time_keys, options.value_keys, options.unit_keys):
+        named = [key for key in left if key in wanted]
+        if len(named) > 1:
+            return None
+        found.append(named[0] if named else None)
+        left = [key for key in left if key not in wanted]
+    time_key, value_key, unit_key = found
+    if left or len(keys) > sum(key is not None for key in found) or time_key in {None, "t"} or value_key is None:
+        return None
+    assert time_key is not None
+    unit = _time_unit(time_key, options)
+    return _Shape(time_key, unit in {"auto", "ms"}, unit, value_key, unit_key)
 
 
 def _bare_word(payload: bytes, bad: BadPayload) -> str:
@@ -111,7 +168,11 @@ def decode_object(context: Context, body: Mapping[str, Any], out: Decoded) -> No
     if "values" in body and ("dt" in body or "fs" in body):
         decode_burst(context, body, out)
         return
-    value_key = next((key for key in options.value_keys if key in body), None)
+    value_key = None
+    for key in options.value_keys:
+        if key in body:
+            value_key = key
+            break
     time_key = _time_key(body, options)
     ts_us = None
     if time_key is not None and body[time_key] is not None:

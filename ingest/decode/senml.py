@@ -7,6 +7,7 @@ under the name with `.sum` behind it.
 import base64
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -49,6 +50,10 @@ _LABELS = {
     7: "ut",
     8: "vd",
 }
+_COMMON = frozenset({"n", "u", "v", "t"})
+_LARGEST = sys.float_info.max
+_END_S = 10_000_000_000  # beyond it, and before its negative, the long way says what is wrong
+_GOOD = Quality.GOOD
 _VALUES = ("v", "vb", "vs", "vd")
 _OWN = frozenset({"n", "u", "t", "ut", "s", *_VALUES})
 
@@ -84,6 +89,8 @@ def decode(context: Context, payload: bytes, received_us: int) -> Decoded:
         if not isinstance(raw, dict):
             raise BadPayload(Reason.BAD_STRUCTURE, f"record {raw!r:.60} is no map")
         record = _read_labels(raw) if is_cbor else raw
+        if record.keys() <= _COMMON and _decode_common(context, base, record, received_us, out):
+            continue
         _take_base(base, record)
         if _OWN.isdisjoint(record):
             continue  # the record only sets bases
@@ -106,12 +113,48 @@ def _load_cbor(payload: bytes, limits: Limits) -> object:
 
 
 def _read_labels(raw: Mapping[object, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = {}
+    try:
+        record: dict[str, Any] = {_LABELS[key]: value for key, value in raw.items() if type(key) is int}
+        if len(record) == len(raw):
+            return record
+    except KeyError:
+        pass
+    record = {}
     for key, value in raw.items():
         name = key if isinstance(key, str) else _LABELS.get(key) if type(key) is int else None
         if name is not None:  # RFC 8428, 4.4: what is not known is ignored
             record[name] = value
     return record
+
+
+def _decode_common(context: Context, base: _Base, record: Mapping[str, Any], received_us: int, out: Decoded) -> bool:
+    """Decode name, unit, float and time of a name seen before; False leaves the record to `_decode_record`."""
+    value = record.get("v")
+    name = record.get("n", "")
+    unit = record.get("u", base.unit)
+    time = record.get("t", 0)
+    if (
+        type(value) is not float
+        or type(name) is not str
+        or (unit is not None and type(unit) is not str)
+        or (type(time) is not float and type(time) is not int)
+        or base.value is not None
+        or base.version is None  # the first record always takes the long way
+    ):
+        return False
+    named = context.memo.get((base.name + name, unit))
+    if named is None or not -_LARGEST <= value <= _LARGEST or not -_END_S < time + base.time < _END_S:
+        return False
+    time = time + base.time
+    ts_us: int | None
+    if time == 0:
+        ts_us = None
+    elif time < _RELATIVE:
+        ts_us = received_us + round(time * 1e6)
+    else:
+        ts_us = round(time * 1e6) if isinstance(time, float) else time * 1_000_000
+    out.samples.append(Sample(named[0], ts_us, value, named[1], _GOOD, 0))
+    return True
 
 
 def _take_base(base: _Base, record: Mapping[str, Any]) -> None:
@@ -182,7 +225,9 @@ def _decode_record(context: Context, base: _Base, record: Mapping[str, Any], rec
         value = float(number)
         if not math.isfinite(value):
             raise BadPayload(Reason.BAD_VALUE, f"bv + v is {value!r}")
-        out.samples.append(Sample(context.path(name), ts_us, value, context.unit(name, unit), Quality.GOOD, flags))
+        path, written_unit = context.path(name), context.unit(name, unit)
+        context.remember((name, unit), (path, written_unit))
+        out.samples.append(Sample(path, ts_us, value, written_unit, Quality.GOOD, flags))
     elif key == "vb":
         if not isinstance(record["vb"], bool):
             raise BadPayload(Reason.BAD_VALUE, f"vb is {record['vb']!r:.60}, not a boolean")

@@ -46,6 +46,17 @@ _KIND_OF: dict[int, int] = {
     DataType.UINT32: UNSIGNED,
 }
 
+_NUMERIC = frozenset({"int_value", "long_value", "float_value", "double_value", "boolean_value"})
+_CARRIERS: dict[int, frozenset[str]] = {
+    # the fields in which a datatype's value is accepted; whatever is not named here travels as bytes
+    **dict.fromkeys(NUMBERS, _NUMERIC),
+    **dict.fromkeys(TEXTS, frozenset({"string_value"})),
+    DataType.DATETIME: frozenset({"long_value", "int_value"}),
+    DataType.DATASET: frozenset({"dataset_value"}),
+    DataType.TEMPLATE: frozenset({"template_value"}),
+    DataType.BYTES: frozenset({"bytes_value"}),
+}
+
 
 @dataclass(slots=True)
 class Metric:
@@ -104,8 +115,8 @@ def path_of(node: Node, device: str, metric: Metric) -> Path:
         limit = node.context.options.limits.max_key
         if len(metric.name) > limit:
             raise BadPayload(Reason.BAD_NAME, f"a metric name of {len(metric.name)} characters; max_key is {limit}")
-        metric.path = node.context.build_path(_fields(node, device, metric.name))
         metric.unit = node.context.unit(metric.name, metric.unit)
+        metric.path = node.context.build_path(_fields(node, device, metric.name))
     return metric.path
 
 
@@ -163,10 +174,11 @@ def _store_value(
         none = Quality.STALE if quality == Quality.STALE else Quality.BAD
         out.samples.append(Sample(path, ts_us, None, metric.unit, none, flags))
         return
+    which = sent.WhichOneof("value")
+    if which not in _CARRIERS.get(datatype, _CARRIERS[DataType.BYTES]):
+        raise BadPayload(Reason.BAD_VALUE, f"datatype {DataType(datatype).name}, but sent as {which}")
     if datatype in NUMBERS:
-        number = read_scalar(sent, datatype)
-        if isinstance(number, str | bytes) or number is None:
-            raise BadPayload(Reason.BAD_VALUE, f"datatype {DataType(datatype).name}, but sent as text or bytes")
+        number: Any = read_scalar(sent, datatype)
         if isinstance(number, int) and not -EXACT <= number <= EXACT:
             if context.options.large_integers == "text":
                 out.samples.append(
@@ -224,7 +236,7 @@ def _store_array(
 def _store_template(node: Node, device: str, metric: Metric, sent: Any, ts_us: int | None, out: Decoded) -> None:
     """Store the members of a template instance as `instance/member`; definitions carry no readings."""
     template = sent.template_value
-    if template.is_definition:
+    if template.is_definition or not template.metrics:
         out.ignored += 1
         return
     known = node.devices[device].by_name

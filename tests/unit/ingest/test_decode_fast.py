@@ -39,7 +39,7 @@ leaves = (
     | st.booleans()
     | st.integers(-(2**60), 2**60)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["mm/s", "good", "", "x" * 40, "a\0b", "2026-01-01T00:00:00Z"])
+    | st.sampled_from(["mm/s", "good", "", "x" * 70, "a\0b", "2026-01-01T00:00:00Z"])
 )
 values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(keys, leaves, max_size=3)
 stamps = st.integers(1_700_000_000_000, 1_800_000_000_000)

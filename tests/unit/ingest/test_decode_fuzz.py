@@ -79,7 +79,7 @@ def storable(out: Decoded) -> None:
         assert sample.text is None or (
             sample.value is None and "\0" not in sample.text and sample.text.encode() is not None
         )
-        assert sample.unit is None or (len(sample.unit) <= 32 and sample.unit.isprintable())
+        assert sample.unit is None or (len(sample.unit) <= 64 and sample.unit.isprintable())
     for burst in out.waveforms:
         assert burst.n > 0
         assert burst.fs_hz > 0

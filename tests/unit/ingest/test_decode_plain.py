@@ -1,13 +1,16 @@
 """Plain JSON: every accepted shape, and what is refused with which reason."""
 
 import numpy as np
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fettle.model import Flag, Quality
 from fettle.wire import encode_reading, encode_signals
 from ingest.decode import BadPayload, CodecOptions, Context, Decoded, Limits, Reason, Sample
 from ingest.decode.naming import Naming, Template
-from ingest.decode.plain import decode
+from ingest.decode.plain import decode, decode_body
 
 NOW = 1_795_219_200_000_000
 TS = 1_795_219_200_000
@@ -256,3 +259,25 @@ def test_names_that_the_catalogue_cannot_hold_are_refused():
     assert refused(b"1", sensor="x" * 201) is Reason.BAD_NAME
     out = read(b'{"a": 1, "b\\u0007": 2}', sensor="")
     assert (len(out.samples), [r.reason for r in out.rejected]) == (1, [Reason.BAD_NAME])
+
+
+keys = st.sampled_from(["ts", "time", "timestamp_ms", "t", "value", "v", "unit", "u", "quality", "name", "seq", "a"])
+leaves = st.sampled_from(
+    [None, True, 1.5, 7, 2**60, "Cel", "x" * 70, "NaN", "2026-11-21T00:00:00Z", 1795219200, TS, -1e300]
+)
+
+
+@given(st.dictionaries(keys, leaves, max_size=3), st.sampled_from([frozenset(), frozenset({"seq"})]))
+def test_the_shape_kept_from_before_changes_nothing(body, ignore_keys):
+    def outcome(function):
+        out = Decoded()
+        try:
+            found = function(out)
+        except BadPayload as bad:
+            return bad.reason
+        return found or out
+
+    one_context = context(ignore_keys=ignore_keys)
+    want = outcome(lambda out: decode_body(context(ignore_keys=ignore_keys), body, out))
+    for _ in range(2):
+        assert outcome(lambda _: decode(one_context, orjson.dumps(body), NOW)) == want

@@ -189,3 +189,10 @@ def test_json_and_cbor_agree_on_any_pack(pack):
     as_cbor = cbor2.dumps([{LABELS[k]: v for k, v in record.items()} for record in pack])
     assert read(as_cbor) == read(pack)
     assert len(read(pack).samples) + len(read(pack).rejected) == len(pack)
+
+
+@given(st.lists(records, min_size=1, max_size=6))
+def test_a_pack_means_the_same_the_second_time(pack):
+    context = Context(tenant="t", captures={}, naming=NAMING, options=CodecOptions())
+    first = decode(context, orjson.dumps(pack), NOW)
+    assert decode(context, orjson.dumps(pack), NOW) == first == read(pack)

@@ -295,6 +295,29 @@ def test_data_sets_and_templates():
     assert rows(plant.send("NDATA", changed.SerializeToString())) == [("motor/rpm", NOW + 1000, 1500.0, 192)]
 
 
+@pytest.mark.parametrize(
+    "datatype",
+    [DataType.STRING, DataType.DATETIME, DataType.DATASET, DataType.TEMPLATE, DataType.BYTES, DataType.FLOAT_ARRAY],
+)
+def test_a_value_in_the_wrong_field_is_refused(datatype):
+    sent = Payload(timestamp=MS, seq=0)
+    sent.metrics.add(name="m", datatype=datatype, boolean_value=True)
+    out = Plant().send("NBIRTH", sent.SerializeToString())
+    assert ([r.reason for r in out.rejected], out.samples) == ([Reason.BAD_VALUE], [])
+
+
+def test_an_empty_template_is_ignored():
+    sent = Payload(timestamp=MS, seq=0)
+    sent.metrics.add(name="m", datatype=DataType.TEMPLATE).template_value.SetInParent()
+    assert Plant().send("NBIRTH", sent.SerializeToString()).ignored == 1
+
+
+def test_a_unit_that_cannot_be_stored_is_refused_every_time():
+    plant = Plant()
+    assert len(plant.nbirth(temp(alias=1, properties={"engUnit": "x" * 100})).rejected) == 1
+    assert len(plant.ndata(temp(name=None, alias=1)).rejected) == 1
+
+
 def test_a_compressed_payload():
     inner = message(temp(), seq=0)
     sent = Payload(uuid=COMPRESSED, body=gzip.compress(inner), seq=0)
