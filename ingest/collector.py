@@ -70,10 +70,11 @@ class Collector:
         self._stopping = threading.Event()
         self.writer = Writer(url, name=options.name, options=options.writer, wait=self._stopping.wait)
         self.intake = Intake(table, self.writer.catalogue)
-        self._jobs: SimpleQueue[Batch | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Batch | Callable[[], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
         self._generation = 0
+        self._session_was_lost = False
         self._in_flight: Batch | None = None
         self._in_flight_readings = 0
         self._linger: asyncio.TimerHandle | None = None
@@ -179,9 +180,11 @@ class Collector:
         self._link = link
         granted = link.granted
         assert granted is not None
-        if self.writer.store.had_session and not granted.session_present:
+        is_lost = self.writer.store.had_session and not granted.session_present
+        if is_lost:
             self.counters.sessions_lost += 1
             log.error("broker.session_lost", client_id=options.name, remedy="Messages sent while we were away may be lost. Check the broker's persistence and session expiry.")  # fmt: skip
+        self._session_was_lost = is_lost
         return link
 
     async def _subscribe(self, link: Link) -> None:
@@ -190,6 +193,9 @@ class Collector:
         for topic, code in zip(filters, codes, strict=True):
             if code != 1:
                 raise SubscriptionRefused(topic=topic, why="granted QoS 0" if code == 0 else f"reason {code:#04x}")
+        if self._session_was_lost or not self.writer.store.had_session:
+            lost, store = self._session_was_lost, self.writer.store
+            self._jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
         log.info("broker.subscribed", where=self.options.address.where, version=link.version.value, topics=len(filters))
         if link.granted is not None and link.granted.has_retain:
             link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}')
@@ -328,9 +334,11 @@ class Collector:
         try:
             self.writer.open()
             self._tell(self._set_ready)
-            while (batch := self._jobs.get()) is not None:
-                outcome = self.writer.persist(batch)
-                self._tell(self._stored, batch, outcome)
+            while (job := self._jobs.get()) is not None:
+                if isinstance(job, Batch):
+                    self._tell(self._stored, job, self.writer.persist(job))
+                else:
+                    job()
         except Stopped:
             pass
         except (LeaseTaken, LeaseLost) as error:

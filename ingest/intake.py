@@ -8,6 +8,7 @@ Whatever happens to a message, it is in the batch, so that the batch's acknowled
 from collections.abc import Callable
 from itertools import repeat
 
+from fettle import logs
 from fettle.model import Flag, Quality, SignalKind, read_unit
 from ingest import waveform
 from ingest.batch import Batch, Refusal, SignOfLife, TextReading, Wanted, Waveform
@@ -16,6 +17,7 @@ from ingest.decode import BadPayload, Decoded, Path, Reason, Sample, WaveformBur
 from ingest.frames import Frames
 from ingest.topics import Route, Table
 
+log = logs.get("ingest")
 _MOST_ROUTES = 500_000
 _MOST_SHAPES = 64
 _NAN = float("nan")
@@ -103,6 +105,15 @@ class Intake:
             self._take_slowly(frames, message - first, message, received_us)
 
     def _take_slowly(self, frames: Frames, i: int, message: int, received_us: int) -> None:
+        try:
+            self._take_one(frames, i, message, received_us)
+        except (
+            Exception
+        ) as error:  # our own oversight must cost one refused message, not the connection again and again
+            log.exception("message.failed", topic=frames.topics[i].decode("utf-8", "replace"))
+            self._refuse(message, None, "internal_error", f"{type(error).__name__}: {error}")
+
+    def _take_one(self, frames: Frames, i: int, message: int, received_us: int) -> None:
         topic, payload = frames.topics[i], frames.payloads[i]
         self._tick = max(received_us, self._tick + 1)  # messages without a time of their own must not collide
         known = self._find_topic(topic, frames.content_types.get(i), message)

@@ -8,7 +8,7 @@ the collector's lease; so it fences off a writer that was thought dead, and answ
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -56,6 +56,19 @@ class Outcome:
     rejected_messages: int
     ignored: int  # readings
     took_conflict_path: bool = False
+
+    def plus(self, other: "Outcome") -> "Outcome":
+        """Return the sum of two parts of one batch."""
+        return Outcome(
+            number=other.number,
+            stored=self.stored + other.stored,
+            duplicates=self.duplicates + other.duplicates,
+            collisions=self.collisions + other.collisions,
+            rejected=self.rejected + other.rejected,
+            rejected_messages=self.rejected_messages + other.rejected_messages,
+            ignored=self.ignored + other.ignored,
+            took_conflict_path=self.took_conflict_path or other.took_conflict_path,
+        )
 
 
 class _Column:
@@ -223,11 +236,30 @@ class Store:
     def forget_partitions(self) -> None:
         self._weeks.clear()
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the connection lives, as far as one can tell without asking."""
+        return self._conn is not None and not self._conn.closed and not self._conn.broken
+
+    def lift_decompression_limit(self) -> None:
+        """Let this connection touch as many compressed rows as it must; slow, so only once it is needed."""
+        self.conn.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+
+    def try_part(self, sealed: Sealed, part: str, low: int, high: int) -> None:
+        """Write a slice of one part of a batch inside the open transaction, to see whether it can be written."""
+        match part:
+            case "rows":
+                self._write_readings(sealed.rows[low:high], conflict_path=True)
+            case "texts":
+                self._write_texts(sealed.texts[low:high])
+            case _:
+                self._write_waveforms(replace(sealed, waveforms=sealed.waveforms[low:high]))
+
     def begin(self) -> None:
-        self.conn.execute("BEGIN")
+        self.conn.execute("BEGIN", prepare=False)
 
     def commit(self) -> None:
-        self.conn.execute("COMMIT")
+        self.conn.execute("COMMIT", prepare=False)
 
     def write(
         self,
@@ -256,7 +288,7 @@ class Store:
         for life in sealed.life:
             tenant_id = tenants.get(life.tenant)
             if tenant_id is not None:
-                values = {"tenant_id": tenant_id, "source": life.source, "is_online": life.is_online, "at": as_datetime(life.at_us), "detail": life.detail}  # fmt: skip
+                values = {"tenant_id": tenant_id, "source": life.source, "is_online": life.is_online, "at": as_datetime(life.at_us), "detail": _printable(life.detail)}  # fmt: skip
                 self.conn.execute(queries.record_life, values)
         if sealed.refusals:
             self._write_refusals(sealed.refusals, messages, received_us, tenants)
@@ -348,7 +380,7 @@ class Store:
                 "topics": [messages.topics[refusal.message] for refusal in refusals],
                 "payloads": [messages.payloads[refusal.message] for refusal in refusals],
                 "reasons": [refusal.reason for refusal in refusals],
-                "details": [refusal.detail.replace("\0", "␀")[:_DETAIL] for refusal in refusals],
+                "details": [_printable(refusal.detail) for refusal in refusals],
                 "retained": [refusal.message in messages.retained for refusal in refusals],
             },
         )
@@ -382,6 +414,11 @@ class Messages:
     topics: list[bytes]
     payloads: list[bytes]
     retained: set[int]
+
+
+def _printable(text: str) -> str:
+    """Make a text that PostgreSQL takes, whatever a payload put into it."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "␀")[:_DETAIL]
 
 
 def rejected_messages(refusals: list[Refusal]) -> int:

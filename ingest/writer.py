@@ -19,7 +19,6 @@ from fettle import logs
 from fettle.clock import monotonic_s
 from fettle.db import NoDatabase
 from fettle.errors import FettleError
-from fettle.wire import ReadingArray
 from ingest.batch import Batch, Refusal, Sealed, Wanted, seal
 from ingest.catalogue import Catalogue, Refused, RegistrationPolicy, Sensor
 from ingest.decode import ClockPolicy
@@ -146,7 +145,11 @@ class Writer:
         """Store what is sealed; raises as `persist` does."""
         if sealed.is_suspect:
             self.expect_conflicts()
-        outcome = _Attempt(self, sealed, messages, received_us).run()
+        try:
+            outcome = _Attempt(self, sealed, messages, received_us).run()
+        except _Unwieldy:
+            first, second = (self.persist_sealed(half, messages, received_us=received_us) for half in halves(sealed))
+            return first.plus(second)
         if outcome.took_conflict_path:
             had_conflict = outcome.duplicates + outcome.collisions > sealed.duplicates + sealed.collisions
             self._clean = 0 if had_conflict else self._clean + 1
@@ -183,9 +186,13 @@ class Writer:
         self._hold(_state_of(error), attempt, why=str(error).strip())
         self._reconnect(attempt)
 
+    def halt(self, error: psycopg.Error, attempt: int) -> None:
+        """Wait as for an error that every row would meet."""
+        self._hold("XX000", attempt, why=str(error).strip())
+        self._reconnect(attempt)
+
     def _reconnect(self, attempt: int) -> None:
-        conn = self.store.is_open and self.store.conn
-        if conn and not conn.closed and not conn.broken:
+        if self.store.is_usable:
             try:
                 self.store.rollback()
             except psycopg.Error:
@@ -229,21 +236,16 @@ class Writer:
             status.since_s = monotonic_s()
         status.state, status.reason = state, why
 
-    def note_poison(self, share: float, error: psycopg.Error) -> None:
-        """Count refusals by the database; too many of them are a fault of the whole, and halt.
-
-        Raises:
-            psycopg.Error: the error, to be treated as a halt.
-        """
-        if share > _MOST_POISON_SHARE or self._poisoned_batches >= _MOST_POISON_BATCHES:
-            raise SystemicFault(str(error)) from error
-
     def count_poisoned(self, *, was_poisoned: bool) -> None:
         self._poisoned_batches = self._poisoned_batches + 1 if was_poisoned else 0
 
+    def looks_systemic(self, share: float) -> bool:
+        """Whether the database refuses so many rows that it cannot be the rows."""
+        return share > _MOST_POISON_SHARE or self._poisoned_batches >= _MOST_POISON_BATCHES
 
-class SystemicFault(psycopg.errors.InternalError_):
-    """So many rows are refused by the database that it cannot be the rows."""
+
+class _Unwieldy(Exception):
+    """The batch failed so often in the company of others that halves may get through."""
 
 
 class _Attempt:
@@ -252,11 +254,11 @@ class _Attempt:
     def __init__(self, writer: Writer, sealed: Sealed, messages: Messages, received_us: int) -> None:
         self.writer = writer
         self.store = writer.store
+        self.original = sealed
         self.sealed = sealed
         self.messages = messages
         self.received_us = received_us
         self.conflict_path = writer.takes_conflict_path
-        self.first_rows = len(sealed.rows)
         self.poisoned = 0
         self.reloaded = False
         self.is_committing = False
@@ -269,11 +271,10 @@ class _Attempt:
                 outcome = self._try_once()
             except psycopg.Error as error:
                 settled = self._settle(error, attempt, number)
-                if settled is not None:
-                    outcome = settled
-                else:
+                if settled is None:
                     attempt += 1
                     continue
+                outcome = settled
             self.writer.count_poisoned(was_poisoned=self.poisoned > 0)
             return replace(outcome, took_conflict_path=self.conflict_path)
 
@@ -302,84 +303,82 @@ class _Attempt:
 
     def _settle(self, error: psycopg.Error, attempt: int, number: int) -> Outcome | None:
         """Do what the error calls for; return the outcome if the batch turns out to be committed after all."""
-        was_committing = self.is_committing
-        conn_is_gone = not self.store.is_open or self.store.conn.closed or self.store.conn.broken
-        if conn_is_gone or classify(_state_of(error)) is Action.RECONNECT:
-            self.store.close()
-            self.writer.recover(error, attempt)
-            # Even where COMMIT was not sent the answer is exact: numbers are ours alone, and the lease waited for the
-            # old connection's transaction to end.
-            found = self.store.find_outcome(number, self.sealed) if was_committing else None
-            if found is not None:
-                self.store.number = max(self.store.number, number)
-                log.info("batch.found_in_ledger", number=number)
-            self.conflict_path = True
-            return found
+        if not self.store.is_usable or classify(_state_of(error)) is Action.RECONNECT:
+            return self._reconnect(error, attempt, number)
         self.store.rollback()
-        diag = error.diag
-        action = classify(error.sqlstate, constraint=diag.constraint_name)
+        action = classify(error.sqlstate, constraint=error.diag.constraint_name)
         if isinstance(error, psycopg.DataError) and error.sqlstate is None:
             action = Action.POISON  # refused by the driver before it was sent
         match action:
-            case Action.CONFLICT:
+            case Action.CONFLICT if not self.conflict_path:
                 self.conflict_path = True
-            case Action.PARTITION:
-                self.store.forget_partitions()
-                if attempt:
-                    self.writer.recover(error, attempt)
             case Action.POISON:
-                self._refuse_row(error)
+                self._refuse_one(error, attempt)
             case Action.RELOAD if self.reloaded:
-                self._refuse_row(error)
+                self._refuse_one(error, attempt)
             case Action.RELOAD:
                 self.reloaded = True
-            case Action.LATE:
-                self.store.conn.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+            case Action.LATE if attempt < _RETRIES_BEFORE_HALT:
+                self.store.lift_decompression_limit()
+            case Action.PARTITION if not attempt:
+                self.store.forget_partitions()
+            case Action.RETRY if attempt >= _RETRIES_BEFORE_HALVING and len(self.sealed.rows) > 1:
+                raise _Unwieldy
             case _:
+                self.store.forget_partitions()
                 self.writer.recover(error, attempt)
         return None
 
-    def _refuse_row(self, error: psycopg.Error) -> None:
-        """Take the row at fault out of the batch."""
-        rows = self.sealed.rows
-        row = find_row(error)
-        if row is None or not 0 <= row < len(rows):
-            row = self._bisect(error)
+    def _reconnect(self, error: psycopg.Error, attempt: int, number: int) -> Outcome | None:
+        was_committing = self.is_committing
+        self.store.close()
+        self.writer.recover(error, attempt)
+        self.conflict_path = True
+        if not was_committing:
+            return None
+        # The answer is exact: the number is ours alone, and taking the lease waited for the old transaction to end.
+        found = self.store.find_outcome(number, self.sealed)
+        log.info("batch.commit_settled", number=number, was_committed=found is not None)
+        return found
+
+    def _refuse_one(self, error: psycopg.Error, attempt: int) -> None:
+        """Take the row, word or burst at fault out of the batch; halt where it is not one of them, or too many are."""
         self.poisoned += 1
-        try:
-            self.writer.note_poison(self.poisoned / max(self.first_rows, 10), error)
-        except SystemicFault as fault:
-            self.writer._hold("XX000", 0, why=f"too many rows are refused: {fault}")  # noqa: SLF001 -- one unit in two classes
+        of = max(len(self.original.rows) + len(self.original.texts) + len(self.original.waveforms), 10)
+        culprit = None if self.writer.looks_systemic(self.poisoned / of) else self._find_culprit(error)
+        if culprit is None:
+            self.sealed, self.poisoned = self.original, 0  # once it is mended, every row gets its chance
+            self.writer.halt(error, attempt)
             return
+        part, at = culprit
         detail = (error.diag.message_primary or str(error)).strip()
-        owner = int(self.sealed.owners[row])
-        refusal = Refusal(owner, None, "refused_by_database", f"{error.sqlstate}: {detail}", 1)
-        keep = np.ones(len(rows), dtype=bool)
-        keep[row] = False
-        self.sealed = replace(
-            self.sealed,
-            rows=rows[keep],
-            owners=self.sealed.owners[keep],
-            refusals=[*self.sealed.refusals, refusal],
-        )
+        message = int(self.sealed.owners[at]) if part == "rows" else getattr(self.sealed, part)[at].message
+        refusal = Refusal(message, None, "refused_by_database", f"{error.sqlstate}: {detail}", 1)
+        log.warning("reading.refused_by_database", sqlstate=error.sqlstate, why=detail)
+        self.sealed = replace(without(self.sealed, part, at), refusals=[*self.sealed.refusals, refusal])
 
-    def _bisect(self, error: psycopg.Error) -> int:
-        """Find the first row at fault by trying halves in transactions that are rolled back."""
-        low, high = 0, len(self.sealed.rows)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._fails(self.sealed.rows[low:middle]):
-                high = middle
-            else:
-                low = middle
-        if high <= low:
-            raise error
-        return low
+    def _find_culprit(self, error: psycopg.Error) -> tuple[str, int] | None:
+        at = find_row(error)
+        if at is not None and at < len(self.sealed.rows):
+            return "rows", at
+        for part in ("rows", "texts", "waveforms"):
+            low, high = 0, len(getattr(self.sealed, part))
+            if not high or not self._fails(part, low, high):
+                continue
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._fails(part, low, middle):
+                    high = middle
+                else:
+                    low = middle
+            return part, low
+        return None
 
-    def _fails(self, rows: ReadingArray) -> bool:
+    def _fails(self, part: str, low: int, high: int) -> bool:
+        """Whether the database refuses a slice of the batch, tried in a transaction that is rolled back."""
         self.store.begin()
         try:
-            self.store._write_readings(rows, conflict_path=True)  # noqa: SLF001 -- a probe of the same statement
+            self.store.try_part(self.sealed, part, low, high)
         except psycopg.Error as error:
             if classify(error.sqlstate, constraint=error.diag.constraint_name) not in {Action.POISON, Action.RELOAD}:
                 raise
@@ -388,6 +387,27 @@ class _Attempt:
             return False
         finally:
             self.store.rollback()
+
+
+def without(sealed: Sealed, part: str, at: int) -> Sealed:
+    """Return the batch without one of its rows, words or bursts."""
+    if part == "rows":
+        keep = np.arange(len(sealed.rows)) != at
+        return replace(sealed, rows=sealed.rows[keep], owners=sealed.owners[keep])
+    if part == "texts":
+        return replace(sealed, texts=[*sealed.texts[:at], *sealed.texts[at + 1 :]])
+    return replace(sealed, waveforms=[*sealed.waveforms[:at], *sealed.waveforms[at + 1 :]])
+
+
+def halves(sealed: Sealed) -> tuple[Sealed, Sealed]:
+    """Split a batch; all but the second half of the rows stays with the first."""
+    middle = len(sealed.rows) // 2
+    first = replace(sealed, rows=sealed.rows[:middle], owners=sealed.owners[:middle])
+    second = replace(
+        sealed, messages=0, rows=sealed.rows[middle:], owners=sealed.owners[middle:], texts=[], waveforms=[], life=[],
+        refusals=[], duplicates=0, collisions=0, ignored_messages=0, ignored_readings=0,
+    )  # fmt: skip
+    return first, second
 
 
 def _state_of(error: Exception) -> str | None:

@@ -1,9 +1,13 @@
-"""A collector in the test's own event loop, and a publisher that waits for the broker's acknowledgements."""
+"""A collector in the test's own event loop, a publisher that waits for the broker's acknowledgements, and a proxy in
+front of the database that delays, cuts and refuses.
+"""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 import paho.mqtt.client as mqtt
 import psycopg
@@ -118,3 +122,90 @@ def rows():
             return conn.execute(query, args or None).fetchall()
 
     return fetch
+
+
+class Proxy:
+    """Stands between a client and PostgreSQL's socket. Faults are switched on by setting attributes."""
+
+    def __init__(self, upstream):
+        self.commits = 0
+        self.hold_commits = threading.Event()
+        self.hold_commits.set()  # set: let them pass
+        self.cut_before_commit = 0  # so many COMMITs never reach the server
+        self.cut_after_commit = 0  # so many COMMITs reach it, and their answer is lost
+        self.is_down = False
+        self._upstream = upstream
+        self._closing = False
+        self._pairs = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while not self._closing:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.is_down:
+                client.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._upstream)
+            self._pairs.append((client, server))
+            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source, target, from_client):
+        try:
+            while data := source.recv(1 << 16):
+                if from_client and b"COMMIT\0" in data:
+                    self.commits += 1
+                    self.hold_commits.wait()
+                    if self.cut_before_commit:
+                        self.cut_before_commit -= 1
+                        break
+                    if self.cut_after_commit:
+                        self.cut_after_commit -= 1
+                        target.sendall(data)
+                        source.shutdown(socket.SHUT_RDWR)
+                        source.close()
+                        target.recv(1 << 16)  # its answer: the transaction is committed now
+                        break
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def cut(self):
+        for pair in self._pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        self._pairs.clear()
+
+    def close(self):
+        self._closing = True
+        self.hold_commits.set()
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def proxied():
+    """Put a proxy in front of a database; returns (proxy, the database as seen through it)."""
+    opened = []
+
+    def make(database):
+        folder = psycopg.conninfo.conninfo_to_dict(database.url)["host"]
+        proxy = Proxy(f"{folder}/.s.PGSQL.5432")
+        opened.append(proxy)
+        url = psycopg.conninfo.make_conninfo(database.url, host="127.0.0.1", port=proxy.port)
+        return proxy, replace(database, url=url)
+
+    yield make
+    for proxy in opened:
+        proxy.close()
