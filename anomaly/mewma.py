@@ -16,6 +16,7 @@ Lowry, Woodall, Champ, Rigdon, "A multivariate exponentially weighted moving ave
 34 (1992); Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -65,6 +66,13 @@ class Smoothing:
     def warm_up(self) -> int:
         """Samples until the recursions have forgotten their start: 2/λ."""
         return round(2 / self.weight)
+
+
+PROVISIONAL = Smoothing(memory_factor=0.0, level_factor=math.inf)
+"""For a baseline that vouches for no level, such as the first minutes of a run: every channel by its rate of change.
+
+It is quiet while a machine settles and sees steps only; limits and sensor checks must stand beside it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

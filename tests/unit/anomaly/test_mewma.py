@@ -78,7 +78,9 @@ def test_dumped_model_and_state_go_on_bit_identically(model):
     rows = healthy(200, seed=7)
     first = scored(model, rows[:90])
     file = io.BytesIO()
-    np.savez(file, **{f"m_{k}": v for k, v in model.dump().items()}, **{f"s_{k}": v for k, v in first.state.dump().items()})
+    np.savez(
+        file, **{f"m_{k}": v for k, v in model.dump().items()}, **{f"s_{k}": v for k, v in first.state.dump().items()}
+    )
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         again = mewma.Model.restore({k[2:]: arrays[k] for k in arrays if k.startswith("m_")})
@@ -107,6 +109,17 @@ def test_a_long_baseline_vouches_for_the_level_of_a_slow_channel():
         x[row, 1] = 0.97 * x[row - 1, 1] + x[row, 1]
     assert mewma.learn(x[:400]).inert.tolist() == [False, True]
     assert mewma.learn(x).inert.tolist() == [False, False]
+
+
+def test_a_provisional_model_sees_a_step_and_not_a_drift():
+    rows = healthy(1000, seed=15)
+    model = mewma.learn(rows[:400], mewma.PROVISIONAL)
+    assert model.inert.all()
+    drifted, stepped = rows[400:].copy(), rows[400:].copy()
+    drifted[:, 0] += np.linspace(0, 20, 600)
+    stepped[300:, 0] += 20
+    assert model.severity(scored(model, drifted).score).max() < 5
+    assert model.severity(scored(model, stepped).score)[300:].max() > 5
 
 
 def test_memory_of_known_processes():

@@ -89,6 +89,14 @@ def test_the_healthy_run_opens_no_ticket_after_an_hour_of_baseline():
     assert skab.healthy_tickets(healthy, 3600) == (0, 0.0)
 
 
+def test_the_healthy_run_stays_quiet_on_a_baseline_of_minutes_that_is_not_trusted():
+    healthy = skab.read(folder("skab") / "anomaly-free" / "anomaly-free.csv")
+    opened, share = skab.healthy_tickets(healthy, 400, smoothing=mewma.PROVISIONAL)
+    assert opened <= 1
+    assert share <= 0.1
+    assert skab.healthy_tickets(healthy, 400)[1] > 0.9  # what trusting it would cost
+
+
 @pytest.fixture(scope="module")
 def nab():
     series, profiles = score_nab.read_corpus(folder("nab"))
