@@ -96,12 +96,15 @@ def apply(
 
     with _told(url, "the connection"):
         grafana = GrafanaApi.from_url(url=url, credential=TokenAuth(token) if token else None, timeout=20)
-    written = _put_source(grafana, url, source, report) + _put_folder(grafana, url, report)
-    for page in PAGES:
-        for language in LANGUAGES:
-            wanted = render(page, language, board_url=board_url)
-            with _told(url, f"dashboard {uid_of(page, language)}"):
-                written += _put_dashboard(grafana, wanted, report)
+    try:
+        written = _put_source(grafana, url, source, report) + _put_folder(grafana, url, report)
+        for page in PAGES:
+            for language in LANGUAGES:
+                wanted = render(page, language, board_url=board_url)
+                with _told(url, f"dashboard {uid_of(page, language)}"):
+                    written += _put_dashboard(grafana, wanted, report)
+    finally:
+        grafana.client.s.close()
     return written
 
 

@@ -57,8 +57,9 @@ def ensure_login(conn: SyncConn, *, tenant: str, password: str | None, renew: bo
     name = f"fettle_tenant_{tenant_id}"
     if password is not None and len(password) < _SHORTEST:
         raise WeakPassword(login=name, length=len(password))
-    exists = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %(name)s", {"name": name}).fetchone() is not None
-    is_generated = password is None and (renew or not exists)
+    found = conn.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %(name)s", {"name": name}).fetchone()
+    exists, is_usable = found is not None, found == (True,)
+    is_generated = password is None and (renew or not is_usable)
     chosen = secrets.token_urlsafe(24) if is_generated else password
     role = sql.Identifier(name)
     with conn.transaction():
@@ -81,4 +82,4 @@ def ensure_login(conn: SyncConn, *, tenant: str, password: str | None, renew: bo
             conn.execute(
                 sql.SQL("ALTER ROLE {} SET {} TO {}").format(role, sql.Identifier(setting), sql.Literal(value))
             )
-    return Login(name, tenant_id, chosen, not exists, is_generated)
+    return Login(name, tenant_id, chosen, not is_usable, is_generated)

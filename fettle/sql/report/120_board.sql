@@ -52,23 +52,27 @@ SELECT t.id AS tenant_id, t.slug, t.name
 FROM public.tenant AS t
 WHERE t.id = public.current_tenant();
 
--- Hours whose rollups lag behind the readings. Continuous aggregates never do: they read the tail themselves.
-DO $$
+-- Hours of a range whose rollups lag behind the readings: those of batches the rollup job has not read yet. Continuous
+-- aggregates never lag, they read the tail themselves. Runs as the owner; hours of the ledger are no tenant's secret.
+CREATE OR REPLACE FUNCTION report.rollup_lag(from_at timestamptz, to_at timestamptz) RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+AS $$
 BEGIN
-    IF to_regclass('public.dirty_bucket') IS NULL THEN
-        CREATE VIEW report.rollup_lag WITH (security_barrier) AS
-        SELECT s.tenant_id, s.machine_id, s.id AS sensor_id, NULL::timestamptz AS at
-        FROM public.sensor AS s
-        WHERE s.tenant_id = public.current_tenant() AND false;
-    ELSE
-        CREATE VIEW report.rollup_lag WITH (security_barrier) AS
-        SELECT s.tenant_id, s.machine_id, d.sensor_id, d.bucket AS at
-        FROM public.dirty_bucket AS d
-        JOIN public.sensor AS s ON s.id = d.sensor_id
-        WHERE s.tenant_id = public.current_tenant();
+    IF to_regclass('public.rollup_position') IS NULL THEN
+        RETURN;
     END IF;
+    RETURN QUERY
+    SELECT DISTINCT h.at
+    FROM batch AS b
+    LEFT JOIN rollup_position AS p ON p.collector_id = b.collector_id
+    CROSS JOIN LATERAL generate_series(
+        date_bin('1 hour', greatest(b.first_ts, from_at), timestamptz '2000-01-03 00:00+00'), least(b.last_ts, to_at),
+        interval '1 hour') AS h (at)
+    WHERE b.number > coalesce(p.number, 0) AND b.first_ts < to_at AND b.last_ts >= from_at;
 END
 $$;
+REVOKE ALL ON FUNCTION report.rollup_lag(timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION report.rollup_lag(timestamptz, timestamptz) TO fettle_api, fettle_worker, fettle_tenant;
 
 -- The narrowest step of the board's scale that cuts [from_at, to_at) into at most `points` pieces.
 CREATE OR REPLACE FUNCTION report.trace_step(from_at timestamptz, to_at timestamptz, points int) RETURNS interval
@@ -113,8 +117,7 @@ BEGIN
         ELSE
             RETURN QUERY
             WITH lagging AS MATERIALIZED (
-                SELECT g.at FROM report.rollup_lag AS g
-                WHERE g.sensor_id = one.sensor_id AND g.at > begins - interval '1 hour' AND g.at < to_at
+                SELECT g.at FROM report.rollup_lag(begins, to_at) AS g (at)
             ), piece AS (
                 SELECT r.at, r.n::float8 AS n, r.mean, r.low, r.high FROM report.reading_1m AS r
                 WHERE source = '1m' AND r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at
