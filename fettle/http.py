@@ -40,7 +40,6 @@ from fettle.errors import FettleError
 from fettle.model import CustomerId, EngineerId, Role, TenantId, UserId
 from fettle.problems import (
     PROBLEMS,
-    BodyTooLarge,
     CrossSite,
     KeyReused,
     NotAllowed,
@@ -214,7 +213,10 @@ class _Shield:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > _LARGEST_BODY:
-                raise BodyTooLarge(limit=_LARGEST_BODY)
+                # the framework passes on this error alone while it reads a body
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_LARGEST_BODY} bytes."
+                )
             return message
 
         async def guarded(message: Message) -> None:

@@ -55,10 +55,6 @@ class VersionUnreadable(FettleError):
     """The header If-Match must be one quoted version number, for example "3"; it is {given}."""
 
 
-class BodyTooLarge(FettleError):
-    """The body is larger than {limit} bytes."""
-
-
 class KeyReused(FettleError):
     """The Idempotency-Key {key} was used for another request. Use a new key for a new request."""
 
@@ -81,7 +77,6 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     CrossSite: ProblemKind(403, "cross-site", Words("Cross-site request refused", "拒绝跨站请求"), "携带会话 Cookie 的请求必须来自本站页面；程序请改用 Bearer 令牌。"),
     VersionMissing: ProblemKind(428, "version-missing", Words("Version required", "缺少版本号"), '请在 If-Match 请求头中给出您看到的版本（即资源的 ETag），例如 If-Match: "3"。'),
     VersionUnreadable: ProblemKind(400, "version-unreadable", Words("Version not understood", "无法识别版本号"), 'If-Match 请求头必须是一个带引号的版本号，例如 "3"；收到的是 {given}。'),
-    BodyTooLarge: ProblemKind(413, "body-too-large", Words("Body too large", "请求体过大"), "请求体超过 {limit} 字节。"),
     KeyReused: ProblemKind(422, "idempotency-key-reused", Words("Key used before", "幂等键已被使用"), "幂等键 {key} 已用于另一个请求；新的请求请使用新的键。"),
     psycopg.OperationalError: ProblemKind(503, "database-unavailable", Words("Database unavailable", "数据库不可用"), "数据库暂时不可用，请稍后重试。"),
     psycopg.DataError: ProblemKind(422, "unusable-value", Words("A value cannot be stored", "无法保存该值"), "某个值无法保存：可能过大，或含有空字符。"),
@@ -92,6 +87,7 @@ _PLAIN = {  # answers of the framework itself
     400: ProblemKind(400, "bad-request", Words("Bad request", "请求有误"), "请求有误。"),
     404: ProblemKind(404, "no-such-page", Words("Nothing here", "页面不存在"), "此地址没有内容。"),
     405: ProblemKind(405, "method-not-allowed", Words("Method not allowed", "不支持的方法"), "此地址不支持该方法。"),
+    413: ProblemKind(413, "body-too-large", Words("Body too large", "请求体过大"), "请求体过大。"),
     415: ProblemKind(
         415, "unsupported-media-type", Words("Format not supported", "不支持的格式"), "不支持该内容格式。"
     ),
