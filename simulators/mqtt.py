@@ -157,13 +157,29 @@ class Publisher:
     # -- connection
 
     def _connect(self) -> None:
+        self._open()
+        try:
+            self._introduce()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _open(self) -> None:
         a = self._address
         try:
             plain = socket.create_connection((a.host, a.port), timeout=self._timeout_s)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = _secure(plain, a) if a.tls else plain
         except OSError as error:
             raise BrokerUnreachable(host=a.host, port=a.port, why=_reason(error)) from error
+        self._socket: socket.socket = plain
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if a.tls:
+                self._socket = _secure(plain, a)
+        except OSError as error:
+            plain.close()
+            raise BrokerUnreachable(host=a.host, port=a.port, why=_reason(error)) from error
+
+    def _introduce(self) -> None:
         self._out.clear()
         self._in.clear()
         self._out += self._connect_packet()
@@ -173,7 +189,8 @@ class Publisher:
         deadline = clock.monotonic_s() + self._timeout_s
         while not self._answer:
             if clock.monotonic_s() > deadline:
-                raise BrokerRefused(host=a.host, port=a.port, why=f"no CONNACK within {self._timeout_s:g} s")
+                why = f"no CONNACK within {self._timeout_s:g} s"
+                raise BrokerRefused(host=self._address.host, port=self._address.port, why=why)
             self.pump(0.2)
         self._accept(self._answer[0])
 

@@ -25,7 +25,7 @@ def joined(*parts):
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     a=st.integers(-2 * DAY, 2 * DAY),
     first=st.integers(0, 2 * DAY),
@@ -130,4 +130,4 @@ def test_bytes_do_not_change_between_releases():
     for series in Fleet(scenario, machines=12).generate(scenario.start_us, scenario.start_us + 6 * HOUR):
         digest.update(series.times.tobytes())
         digest.update(np.round(series.values, 6).tobytes())
-    assert digest.hexdigest()[:16] == "DIGEST"
+    assert digest.hexdigest()[:16] == "5c49974e9f8f2134"

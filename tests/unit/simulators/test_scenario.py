@@ -118,7 +118,7 @@ def test_inclusion_adds_and_overrides(tmp_path):
 
 
 def test_absolute_instants(tmp_path):
-    text = 'start = 2026-03-02T00:00:00Z\n' + SITE
+    text = "start = 2026-03-02T00:00:00Z\n" + SITE
     text += '[[fault]]\nmachine = "F-1"\nkind = "imbalance"\nonset = 2026-03-02T06:00:00+02:00\nend = "2026-03-03T00:00:00Z"\n'
     scenario = load_scenario(write(tmp_path, text))
     assert scenario.faults[0].onset_us - scenario.start_us == 4 * 3_600_000_000
@@ -173,7 +173,11 @@ FAULT = '[[fault]]\nmachine = "P-1"\nkind = "imbalance"\nonset = "1h"\n'
             "'storm' is not one of load_step",
         ),
         (SITE + '[[disturbance]]\nkind = "missing"\nat = 0\nsize = 5\n', "disturbance[1].size", "from 0 to 1"),
-        (SITE + '[[disturbance]]\nkind = "power_dip"\nsite = "b"\nat = 0\n', "disturbance[1].site", "'b' is not one of a"),
+        (
+            SITE + '[[disturbance]]\nkind = "power_dip"\nsite = "b"\nat = 0\n',
+            "disturbance[1].site",
+            "'b' is not one of a",
+        ),
         ('[[site]]\nname = "a"\n', "site[1].line", "at least one"),
         ('[[site]]\nname = "a"\n[[site.line]]\nname = "l"\n', "site[1].line[1].machine", "at least one"),
         ("site = 3\n", "site", "list of tables"),
@@ -216,7 +220,18 @@ def test_an_unknown_scenario_is_told_the_names():
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("1.5h", 5400), ("2d12h", 216_000), ("2d 12h", 216_000), ("45min", 2700), ("250ms", 0.25), (7, 7), ("8", 8), ("-1h", -3600), ("1w", 604_800)],
+    [
+        ("90s", 90),
+        ("1.5h", 5400),
+        ("2d12h", 216_000),
+        ("2d 12h", 216_000),
+        ("45min", 2700),
+        ("250ms", 0.25),
+        (7, 7),
+        ("8", 8),
+        ("-1h", -3600),
+        ("1w", 604_800),
+    ],
 )
 def test_durations(text, seconds):
     assert parse_duration_s(text) == pytest.approx(seconds)
@@ -228,7 +243,10 @@ def test_no_durations(text):
         parse_duration_s(text)
 
 
-@pytest.mark.parametrize(("period_s", "fits"), [(1, True), (7, False), (0.1, True), (0.0005, False), (11, False), (3600, True), (86_400, True), (172_800, False)])
+@pytest.mark.parametrize(
+    ("period_s", "fits"),
+    [(1, True), (7, False), (0.1, True), (0.0005, False), (11, False), (3600, True), (86_400, True), (172_800, False)],
+)
 def test_periods(period_s, fits):
     assert period_fits(period_s) is fits
 

@@ -1,0 +1,298 @@
+"""Publishing to a real broker, read back by another client library."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import orjson
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from fettle import clock, embedded
+from fettle.wire import encode_reading
+from simulators.api import (
+    FORMATS,
+    BrokerAddress,
+    BrokerUnreachable,
+    Bursts,
+    Fleet,
+    deliveries,
+    load_scenario,
+    publish_live,
+)
+from simulators.mqtt import BrokerGone, BrokerRefused, Message, MessageTooLarge, Publisher, PublishRefused
+
+MINUTE = 60_000_000
+
+
+def address(broker, **more):
+    return BrokerAddress(host=broker.host, port=broker.port, **more)
+
+
+@contextmanager
+def listener(broker, topic="#", qos=1, client_id=""):
+    """Collect what the broker hands out; ready when the block begins. With a client id the session is kept."""
+    got, ready = [], threading.Event()
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2,
+        client_id=client_id or f"test-{time.monotonic_ns()}",
+        protocol=paho.MQTTv5,
+    )
+    expiry = Properties(PacketTypes.CONNECT)
+    expiry.SessionExpiryInterval = 300 if client_id else 0
+    client.on_message = lambda _c, _u, m: got.append((m.topic, m.payload, m.qos, m.properties))
+    client.on_subscribe = lambda *_: ready.set()
+    client.connect(broker.host, broker.port, clean_start=not client_id, properties=expiry)
+    client.subscribe(topic, qos=qos)
+    client.loop_start()
+    try:
+        assert ready.wait(10)
+        yield got
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert condition()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_arrives_whole(mosquitto, name):
+    scenario = load_scenario("quiet-day")
+    fleet = Fleet(scenario, machines=3)
+    start = scenario.start_us
+    with listener(mosquitto) as got:
+        status = publish_live(
+            fleet, address=address(mosquitto), start_us=start, end_us=start + 10 * MINUTE, speed=0, payload_format=name
+        )
+        wait_for(lambda: len(got) >= status.messages)
+    assert status.version == 5
+    assert status.readings == deliveries(fleet, start, start + 10 * MINUTE).size == 3 * 3 * 10
+    assert len(got) == status.messages
+    assert status.warnings == []
+    if name != "sparkplug":
+        assert status.acknowledged == status.messages
+        assert {qos for _, _, qos, _ in got} == {1}
+    else:
+        kinds = [topic.split("/")[2] for topic, *_ in got]
+        assert kinds[:4] == ["NBIRTH", "DBIRTH", "DBIRTH", "DBIRTH"]
+        assert kinds[-1] == "NDEATH"
+    if name.startswith("senml"):
+        assert {p.ContentType for *_, p in got} == {"application/senml+" + ("cbor" if "cbor" in name else "json")}
+
+
+def test_paced_publishing_keeps_time(mosquitto):
+    scenario = load_scenario("quiet-day").with_period(1.0)
+    fleet = Fleet(scenario, machines=2)
+    start = scenario.start_us
+    with listener(mosquitto) as got:
+        began = time.monotonic()
+        status = publish_live(
+            fleet, address=address(mosquitto), start_us=start, end_us=start + 20_000_000, speed=10.0, may_lead=True
+        )
+        took = time.monotonic() - began
+        wait_for(lambda: len(got) >= 120)
+    assert 1.8 < took < 6
+    assert status.worst_lag_s < 2
+    stamps = [orjson.loads(payload)["ts"] for _, payload, *_ in got]
+    assert stamps == sorted(stamps)
+
+
+def test_time_stamps_never_run_ahead_of_the_clock(mosquitto):
+    scenario = load_scenario("quiet-day").with_period(1.0)
+    fleet = Fleet(scenario, machines=2)
+    stop = threading.Event()
+    threading.Timer(2.0, stop.set).start()
+    with listener(mosquitto) as got:
+        publish_live(fleet, address=address(mosquitto), start_us=clock.now_us() - 60_000_000, speed=60.0, stop=stop)
+        wait_for(lambda: len(got) > 300)
+        newest = max(orjson.loads(payload)["ts"] for _, payload, *_ in got)
+    assert newest <= clock.now_us() / 1000
+
+
+def test_waveforms_are_sent_beside_the_readings(mosquitto):
+    scenario = load_scenario("quiet-day")
+    fleet = Fleet(scenario, machines=2)
+    start = scenario.start_us
+    with listener(mosquitto, "fettle/+/+/+/waveform") as got:
+        publish_live(
+            fleet,
+            address=address(mosquitto),
+            start_us=start,
+            end_us=start + 20 * MINUTE,
+            speed=0,
+            bursts=Bursts(every_s=300, duration_s=0.5, fs_hz=12_800),
+        )
+        wait_for(lambda: len(got) == 2 * 4)
+    assert {len(orjson.loads(payload)["values"]) for _, payload, *_ in got} == {6400}
+
+
+def test_a_rebirth_is_answered(mosquitto):
+    scenario = load_scenario("quiet-day").with_period(1.0)
+    fleet = Fleet(scenario, machines=1)
+    stop = threading.Event()
+    command = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="host")
+    with listener(mosquitto, "spBv1.0/#") as got:
+        run = threading.Thread(
+            target=publish_live,
+            kwargs={
+                "fleet": fleet,
+                "address": address(mosquitto),
+                "start_us": clock.now_us(),
+                "payload_format": "sparkplug",
+                "stop": stop,
+            },
+        )
+        run.start()
+        wait_for(lambda: any("NBIRTH" in topic for topic, *_ in got))
+        command.connect(mosquitto.host, mosquitto.port)
+        command.loop_start()
+        command.publish(
+            "spBv1.0/default/NCMD/sim-quiet-day", b"\x12\x18\n\x14Node Control/Rebirth p\x01".replace(b" p", b"p")
+        )
+        wait_for(lambda: sum("NBIRTH" in topic for topic, *_ in got) == 2)
+        stop.set()
+        run.join(10)
+        command.disconnect()
+        command.loop_stop()
+    assert not run.is_alive()
+
+
+def test_mqtt_3_1_1_is_fallen_back_to(tmp_path):
+    with embedded.broker(tmp_path / "amqtt", pure_python=True) as broker:
+        scenario = load_scenario("quiet-day")
+        start = scenario.start_us
+        status = publish_live(
+            Fleet(scenario, machines=1), address=address(broker), start_us=start, end_us=start + 5 * MINUTE, speed=0
+        )
+    assert status.version == 4
+    assert status.acknowledged == status.messages == 15
+    assert any("3.1.1" in w for w in status.warnings)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_version_can_be_asked_for(mosquitto, version):
+    with Publisher(address(mosquitto, version=version), client_id="v") as publisher:
+        publisher.publish(Message("t", b"x"))
+        publisher.flush()
+        assert (publisher.version, publisher.acknowledged, publisher.in_flight) == (5 if version == "5" else 4, 1, 0)
+
+
+def test_a_broker_restart_loses_nothing(tmp_path):
+    """The listener has a session that outlives the broker, so whatever was acknowledged must reach it."""
+    if embedded.mosquitto_program() is None:
+        pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
+    port = embedded.free_port()
+    fleet = Fleet(load_scenario("quiet-day").with_period(0.1), machines=4)
+    start = clock.now_us()
+    result = []
+
+    def run():
+        result.append(publish_live(fleet, address=BrokerAddress(port=port), start_us=start, end_us=start + 5_000_000))
+
+    with embedded.broker(tmp_path / "broker", port=port) as broker, listener(broker, client_id="keeper") as first:
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_for(lambda: len(first) > 100)
+    time.sleep(0.5)
+    rows = deliveries(fleet, start, start + 5_000_000)
+    expected = {
+        (f"fettle/default/north/{fleet.machines[m].number}/{fleet.scenario.signals[s]}", ts / 1000)
+        for m, s, ts in zip(rows["machine"].tolist(), rows["signal"].tolist(), rows["ts"].tolist(), strict=True)
+    }
+    with embedded.broker(tmp_path / "broker", port=port) as broker, listener(broker, client_id="keeper") as second:
+        thread.join(30)
+        assert not thread.is_alive()
+        wait_for(lambda: {(t, orjson.loads(p)["ts"]) for t, p, *_ in first + second} == expected)
+    (status,) = result
+    assert status.reconnects >= 1
+    assert status.readings == len(expected) == rows.size
+
+
+def test_a_password_is_needed_and_told(tmp_path):
+    program = embedded.mosquitto_program()
+    if program is None:
+        pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
+    import subprocess
+
+    port = embedded.free_port()
+    passwords, rules, conf = tmp_path / "passwords", tmp_path / "acl", tmp_path / "m.conf"
+    if subprocess.run(
+        ["mosquitto_passwd", "-c", "-b", passwords, "sim", "secret"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("mosquitto_passwd does not work here")
+    rules.write_text("user sim\ntopic write fettle/#\n")
+    user = "user root\n"
+    conf.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nacl_file {rules}\n{user}"
+    )
+    with subprocess.Popen([program, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        try:
+            where = {"host": "127.0.0.1", "port": port}
+
+            def up():
+                try:
+                    Publisher(BrokerAddress(**where, username="sim", password="secret"), client_id="x").close()
+                except BrokerUnreachable:
+                    return False
+                return True
+
+            wait_for(up)
+            with pytest.raises(BrokerRefused, match=r"FETTLE_BROKER_PASSWORD|wrong user name"):
+                Publisher(BrokerAddress(**where), client_id="x")
+            with pytest.raises(BrokerRefused, match=r"wrong user name or password|not authorised"):
+                Publisher(BrokerAddress(**where, username="sim", password="guess"), client_id="x")
+            with Publisher(BrokerAddress(**where, username="sim", password="secret"), client_id="x") as publisher:
+                publisher.publish(Message("fettle/a/b/c", b"1"))
+                publisher.flush()
+                publisher.publish(Message("forbidden", b"1"))
+                with pytest.raises(PublishRefused, match="forbidden"):
+                    publisher.flush()
+        finally:
+            child.terminate()
+
+
+def test_nobody_there_is_told_how_to_start_one():
+    port = embedded.free_port()
+    with pytest.raises(BrokerUnreachable, match=f"127.0.0.1:{port}.*FETTLE_BROKER_HOST"):
+        Publisher(BrokerAddress(port=port), client_id="x")
+
+
+def test_a_message_above_the_limit_is_refused_before_it_breaks_the_connection(mosquitto):
+    with Publisher(address(mosquitto), client_id="x") as publisher:
+        publisher._packet_limit = 1000
+        with pytest.raises(MessageTooLarge, match="at most 1000"):
+            publisher.publish(Message("t", b"x" * 1000))
+        publisher.publish(Message("t", b"x" * 900))
+        publisher.flush()
+        assert publisher.acknowledged == 1
+
+
+def test_the_broker_going_away_says_how_far_it_came(tmp_path):
+    if embedded.mosquitto_program() is None:
+        pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
+    with embedded.broker(tmp_path / "broker") as broker:
+        publisher = Publisher(address(broker), client_id="x")
+        publisher.publish(Message("t", b"1"))
+        publisher.flush()
+    with pytest.raises(BrokerGone, match="after 1 acknowledged"):
+        for i in range(100_000):
+            publisher.publish(Message("t", encode_reading(ts_us=i, value=1.0)))
+            publisher.pump(0)
+    publisher.close()
+
+
+def test_many_small_and_few_large_messages_keep_their_order(mosquitto):
+    with listener(mosquitto) as got:
+        with Publisher(address(mosquitto), client_id="x") as publisher:
+            for i in range(5000):
+                publisher.publish(Message("t", b"%d" % i + (b"x" * 200_000 if i % 1000 == 0 else b"")))
+            publisher.flush()
+        wait_for(lambda: len(got) == 5000, 30)
+    assert [int(p.split(b"x")[0]) for _, p, *_ in got] == list(range(5000))
