@@ -1,6 +1,6 @@
 """Templates that turn captures and payload fields into the names of site, machine and sensor.
 
-`{name}` inserts a capture or a payload field; `{name[0]}`, `{name[-1]}` and `{name[1:3]}` insert levels of one that holds
+`{name}` inserts a capture or a payload field, `{one|other}` the first that is not empty; `{name[0]}`, `{name[-1]}` and `{name[1:3]}` insert levels of one that holds
 several, separated by `/`. Where a field is empty its separator goes too, so `{sensor}.{key}` is `temp` for an empty key.
 """
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from fettle.errors import FettleError
 
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?:\[(-?\d*)(?:(:)(-?\d*))?\])?\}")
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*(?:\|[A-Za-z_][A-Za-z0-9_]*)*)(?:\[(-?\d*)(?:(:)(-?\d*))?\])?\}")
 
 
 class BadTemplate(FettleError):
-    """Template {template!r} is not well formed: write text and {{field}}, {{field[0]}}, {{field[-1]}} or {{field[1:3]}}."""
+    """Template {template!r} is not well formed: write text and {{field}}, {{one|other}}, {{field[0]}}, {{field[-1]}} or {{field[1:3]}}."""
 
 
 class Template:
@@ -30,7 +30,7 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._parts: list[tuple[str, str, slice | int | None]] = []  # literal before, field, levels of it
+        self._parts: list[tuple[str, tuple[str, ...], slice | int | None]] = []  # literal before, fields, levels
         at = 0
         literals = []
         for found in _FIELD.finditer(text):
@@ -43,24 +43,24 @@ class Template:
                 if first in {"", "-"}:
                     raise BadTemplate(template=text)
                 levels = int(first)
-            self._parts.append((literals[-1], name, levels))
+            self._parts.append((literals[-1], tuple(name.split("|")), levels))
             at = found.end()
         tail = text[at:]
         if any(c in part for part in (*literals, tail) for c in "{}"):
             raise BadTemplate(template=text)
-        self._parts.append((tail, "", None))
-        self.fields = frozenset(name for _, name, _ in self._parts if name)
+        self._parts.append((tail, (), None))
+        self.fields = frozenset(name for _, names, _ in self._parts for name in names)
 
     def render(self, values: Mapping[str, str]) -> str:
         """Fill the template; a field that `values` lacks counts as empty."""
         out: list[str] = []
         skipped = False  # the field before the next literal was empty and nothing is written yet
-        for literal, name, levels in self._parts:
-            if not name:
+        for literal, names, levels in self._parts:
+            if not names:
                 if not skipped:
                     out.append(literal)
                 continue
-            value = values.get(name, "")
+            value = next((found for name in names if (found := values.get(name))), "")
             if levels is not None and value:
                 value = _levels(value.split("/"), levels)
             if value:

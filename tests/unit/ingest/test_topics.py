@@ -245,13 +245,17 @@ def test_a_missing_file_is_named(tmp_path):
         ("{p[1:2]}", {"p": "a/b/c"}, "b"),
         ("{p[9]}", {"p": "a/b/c"}, ""),
         ("fixed", {}, "fixed"),
+        ("{a|b}", {"a": "", "b": "y"}, "y"),
+        ("{a|b}-{c}", {"a": "x", "b": "y", "c": "z"}, "x-z"),
+        ("{a|b[0]}", {"b": "y/z"}, "y"),
+        ("{a|b}.{c}", {"c": "z"}, "z"),
     ],
 )
 def test_templates(template, values, rendered):
     assert Template(template).render(values) == rendered
 
 
-@pytest.mark.parametrize("template", ["{", "}", "{a", "{a[]}", "{a[x]}", "{a[-]}", "{a b}", "{{a}}"])
+@pytest.mark.parametrize("template", ["{", "}", "{a", "{a[]}", "{a[x]}", "{a[-]}", "{a b}", "{{a}}", "{a|}"])
 def test_templates_that_are_refused(template):
     with pytest.raises(BadTemplate):
         Template(template)
