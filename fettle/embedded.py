@@ -177,7 +177,7 @@ def _initialise(data: Path, programs: Path, user: str | None) -> None:
         capture_output=True, text=True, user=user, group=user, extra_groups=None if user is None else [], cwd="/", env=_plain_environment(), check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ChildFailed(name="initdb", why=done.stderr.strip()[-500:], log=data)
+        raise ChildFailed(name="initdb", why=done.stderr.strip()[-2000:], log=data)
 
 
 def _clear_stale_pid(data: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,9 @@ class Fettle:
                 pytest.fail(f"it did not stop within 30 s of SIGTERM:\n{self.output()}")
 
     def output(self) -> str:
-        return (self.folder / "output.log").read_text(errors="replace")[-6000:]
+        """The end of what it printed and of every log."""
+        logs = [self.folder / "output.log", *sorted(self.data.glob("*.log"))]
+        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs if path.exists())
 
     @contextmanager
     def api(self, login: str, password: str) -> Iterator[httpx.Client]:
@@ -91,5 +94,7 @@ class Fettle:
 
 
 @pytest.fixture
-def fettle(tmp_path: Path) -> Fettle:
-    return Fettle(tmp_path)
+def fettle() -> Iterator[Fettle]:
+    # not below pytest's own folder: that is closed to the user PostgreSQL runs as when the tests run as root
+    with tempfile.TemporaryDirectory(prefix="fettle-acceptance-") as folder:
+        yield Fettle(Path(folder))

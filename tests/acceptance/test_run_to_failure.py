@@ -31,7 +31,7 @@ days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 starts = 00:00:00
 hours = 24
 [[engineer.certificate]]
-code = "vibration-analysis"
+code = "vibration"
 level = 3
 valid_from = 2020-01-01
 valid_to = 2039-12-31
