@@ -159,7 +159,9 @@ export class TraceChart {
       pen.clip();
       this.data.series.forEach((one, i) => this.drawSeries(pen, one, this.colours[i]));
       pen.restore();
-      const band = this.data.bands.find((one) => this.y(one.low) - this.y(one.high) > 14 && this.y(one.low) <= this.height - GUTTER.bottom + 2);
+      const room = pen.measureText(say("expected_range")).width + 24;
+      const band = this.data.bands.find((one) => this.x(Math.min(one.to_ms ?? this.data.to, this.data.to)) - this.x(Math.max(one.from_ms, this.data.from)) > room
+        && one.to_ms === null && this.y(one.low) - this.y(one.high) > 14 && this.y(one.low) <= this.height - GUTTER.bottom + 2);
       if (band) this.note(pen, say("expected_range"), this.y(band.low) - 5, this.ink("--state-well"));
     } else {
       pen.fillStyle = ink("--quiet");

@@ -68,8 +68,9 @@ function assignments(ticket) {
 
 function life(ticket) {
   const reached = ORDER.indexOf(ticket.state);
+  const visited = new Set(["submitted", ...ticket.events.map((event) => event.to_state)]);
   return h("section", {}, h("h3", {}, say("life")),
-    h("ol", { class: "steps", "aria-hidden": "true" }, ORDER.map((state, i) => h("li", { class: i < reached ? "done" : i === reached ? "here" : null }, h("span", {}, say(`state.${state}`))))),
+    h("ol", { class: "steps", "aria-hidden": "true" }, ORDER.map((state, i) => h("li", { class: i === reached ? "here" : i > reached ? null : visited.has(state) ? "done" : "skipped" }, h("span", {}, say(`state.${state}`))))),
     h("ol", { class: "life" }, ticket.events.map((event) => h("li", { class: `is-${event.kind}` },
       h("time", {}, moment(event.at_ms)),
       h("div", {}, h("b", {}, event.to_state ? say(`state.${event.to_state}`) : say(`event.${event.kind}`)),
