@@ -9,7 +9,7 @@ Every rule that an engineer fails is reported, not only the first: together they
 
 import math
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -167,37 +167,36 @@ def _absent_until(absences: Iterable[Absence], begins_at: datetime, ends_at: dat
 
 def duty_windows(engineer: Engineer, *, begins_at: datetime, ends_at: datetime) -> list[Window]:
     """Return when an engineer is on duty within a period: shifts joined where they touch, absences taken out."""
-    windows = (
-        _shift_windows(engineer.shifts, _zone(engineer.time_zone), begins_at, ends_at)
-        if engineer.shifts
-        else [(begins_at, ends_at)]
-    )
+    windows = [(begins_at, ends_at)]
+    if engineer.shifts:
+        # two days back: yesterday's shift may run past midnight, and no zone is a whole day from UTC
+        first, last = begins_at.toordinal() - 2, ends_at.toordinal() + 1
+        calendar = _calendar(engineer.shifts, engineer.time_zone, first, last)
+        windows = [(lo, hi) for lo, hi in calendar if hi > begins_at and lo < ends_at]
     for absence in engineer.absences:
         windows = [piece for window in windows for piece in _without(window, absence)]
     return windows
 
 
-def _shift_windows(shifts: Iterable[Shift], zone: ZoneInfo, begins_at: datetime, ends_at: datetime) -> list[Window]:
-    by_weekday: dict[int, list[Shift]] = {}
-    for shift in shifts:
-        by_weekday.setdefault(shift.weekday, []).append(shift)
-    day = begins_at.astimezone(zone).date() - timedelta(days=1)  # yesterday's shift may run past midnight
-    last = ends_at.astimezone(zone).date()
-    utc = begins_at.tzinfo
+@lru_cache(maxsize=4096)
+def _calendar(shifts: tuple[Shift, ...], time_zone: str, first: int, last: int) -> tuple[Window, ...]:
+    """Return the shifts of the days with ordinals `first` to `last`, in UTC, joined where they touch; engineers share them."""
+    zone = _zone(time_zone)
     windows: list[Window] = []
-    while day <= last:
-        for shift in by_weekday.get(day.isoweekday(), []):
-            # the wall clock says when it begins; it then lasts real hours, whatever the clock does
-            starts_at = datetime.combine(day, shift.starts_at, tzinfo=zone).astimezone(utc)
-            windows.append((starts_at, starts_at + timedelta(hours=shift.hours)))
-        day += timedelta(days=1)
+    for ordinal in range(first, last + 1):
+        day = date.fromordinal(ordinal)
+        for shift in shifts:
+            if shift.weekday == day.isoweekday():
+                # the wall clock says when it begins; it then lasts real hours, whatever the clock does
+                starts_at = datetime.combine(day, shift.starts_at, tzinfo=zone).astimezone(UTC)
+                windows.append((starts_at, starts_at + timedelta(hours=shift.hours)))
     joined: list[Window] = []
     for lo, hi in sorted(windows):
         if joined and lo <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(hi, joined[-1][1]))
         else:
             joined.append((lo, hi))
-    return [(lo, hi) for lo, hi in joined if hi > begins_at and lo < ends_at]
+    return tuple(joined)
 
 
 def _without(window: Window, absence: Absence) -> Iterator[Window]:

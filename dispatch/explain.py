@@ -1,7 +1,5 @@
 """Say why: the record that is kept of a decision, its sentences, and what would have to change when nobody may go."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,21 +106,7 @@ def tell_nobody(decision: Decision) -> Words:
 def record_of(decision: Decision, policy: Policy) -> dict[str, Any]:
     """Return the decision as JSON: every candidate with what excluded it, or its terms and score."""
     job, chosen = decision.job, decision.chosen
-    candidates = [
-        {
-            "engineer_id": c.engineer.id,
-            "code": c.engineer.code,
-            "active_jobs": c.engineer.active_jobs,
-            "starts_at": c.plan.starts_at.isoformat(),
-            "travel_km": None if c.plan.travel_km is None else round(c.plan.travel_km, 1),
-            **(
-                {"terms": {k: round(v, 6) for k, v in c.terms.items()}, "score": round(c.score or 0.0, 6)}
-                if c.is_eligible
-                else {"excluded_by": [x.code.value for x in c.excluded_by]}
-            ),
-        }
-        for c in decision.candidates
-    ]
+    candidates = [_entry_of(c) for c in decision.candidates]
     body: dict[str, Any] = {
         "solver": SOLVER,
         "at": decision.at.isoformat(),
@@ -144,8 +128,27 @@ def record_of(decision: Decision, policy: Policy) -> dict[str, Any]:
             for r in (() if chosen else minimal_relaxations(decision))
         ],
     }  # fmt: skip
-    body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return body
+
+
+def _entry_of(candidate: Candidate) -> dict[str, Any]:
+    """Return one candidate as JSON, small: a decision may have a thousand of them."""
+    engineer, plan = candidate.engineer, candidate.plan
+    if candidate.excluded_by:
+        return {
+            "engineer_id": engineer.id,
+            "code": engineer.code,
+            "excluded_by": [x.code.value for x in candidate.excluded_by],
+        }
+    return {
+        "engineer_id": engineer.id,
+        "code": engineer.code,
+        "active_jobs": engineer.active_jobs,
+        "starts_at": plan.starts_at.isoformat(),
+        "travel_km": None if plan.travel_km is None else round(plan.travel_km, 1),
+        "terms": {name: round(term, 6) for name, term in candidate.terms.items()},
+        "score": round(candidate.score or 0.0, 6),
+    }
 
 
 def same_outcome(record: Mapping[str, Any] | None, decision: Decision) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
@@ -124,7 +125,7 @@ async def _offer(
                     "actor": actor.name,
                     "outcome": outcome,
                     "engineer_id": engineer_id,
-                    "record": Jsonb(record),
+                    "record": Jsonb(record, dumps=orjson.dumps),
                 },
             )
             assert kept is not None
@@ -209,7 +210,7 @@ async def _hold(
                 "actor": actor.name,
                 "outcome": "nobody_eligible",
                 "engineer_id": None,
-                "record": Jsonb(explain.record_of(decision, policy)),
+                "record": Jsonb(explain.record_of(decision, policy), dumps=orjson.dumps),
             },
         )
     hold = DispatchHold.NOBODY_ELIGIBLE

@@ -71,18 +71,26 @@ async def read_engineers(
     certificates: dict[int, list[Certificate]] = defaultdict(list)
     shifts: dict[int, list[Shift]] = defaultdict(list)
     absences: dict[int, list[Absence]] = defaultdict(list)
-    for row in await fetch_all(conn, "read_certificates", {"codes": codes}):
-        certificates[row.pop("engineer_id")].append(Certificate(**row))
-    for row in await fetch_all(conn, "read_shifts", {}):
-        shifts[row.pop("engineer_id")].append(Shift(**row))
-    for row in await fetch_all(conn, "read_absences", {"now": now, "until": until}):
-        absences[row.pop("engineer_id")].append(Absence(**row))
+    # rows as tuples, in the order of the fields: a thousand engineers come with some five thousand shifts
+    for who, *certificate in await _fetch_tuples(conn, "read_certificates", {"codes": codes}):
+        certificates[who].append(Certificate(*certificate))
+    known: dict[tuple[Any, ...], Shift] = {}  # engineers share few patterns: one object each compares fast
+    for who, *shift in await _fetch_tuples(conn, "read_shifts", {}):
+        pattern = tuple(shift)
+        shifts[who].append(known.get(pattern) or known.setdefault(pattern, Shift(*pattern)))
+    for who, *absence in await _fetch_tuples(conn, "read_absences", {"now": now, "until": until}):
+        absences[who].append(Absence(*absence))
     return [
         Engineer(
-            **{**row, "id": EngineerId(row["id"]), "regions": tuple(row["regions"])},
-            certificates=tuple(certificates.get(row["id"], ())),
-            shifts=tuple(shifts.get(row["id"], ())),
-            absences=tuple(absences.get(row["id"], ())),
+            EngineerId(who), code, name, latitude, longitude, time_zone, job_cap, active_jobs, tuple(regions),
+            tuple(certificates.get(who, ())), tuple(shifts.get(who, ())), tuple(absences.get(who, ())),
         )
-        for row in await fetch_all(conn, "read_engineers", {})
-    ]
+        for who, code, name, latitude, longitude, time_zone, job_cap, active_jobs, regions in await _fetch_tuples(
+            conn, "read_engineers", {}
+        )
+    ]  # fmt: skip
+
+
+async def _fetch_tuples(conn: AsyncConn, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    cursor = await conn.execute(queries[name], parameters)
+    return await cursor.fetchall()
