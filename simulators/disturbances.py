@@ -7,7 +7,7 @@ SENSOR_FAULT_KINDS = {
     "stuck": "the value freezes",
     "drift": "size per day is added, growing",
     "offset": "size is added",
-    "spike": "size is added to single samples, rate_per_h of them",
+    "spike": "size is added to single samples (temperatures: or subtracted), rate_per_h of them",
     "dropout": "no samples",
     "noise_up": "scatter times size (5)",
     "noise_down": "scatter times size (0.1)",

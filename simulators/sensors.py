@@ -102,7 +102,8 @@ def apply_sensor_faults(
                 rng = generator(seed, machine.key, _SPIKES, block, stable_key(signal))
                 u = rng.random((2, taken.size))
                 hit = active & (u[0] < fault.rate_per_h * machine.period_us / 3.6e9)
-                values = values + np.where(hit, np.where(u[1] < 0.5, -size, size), 0.0)
+                both_ways = signal in {"temperature", "ambient"}  # the others cannot be negative
+                values = values + np.where(hit, np.where(both_ways & (u[1] < 0.5), -size, size), 0.0)
             case "unit_change":
                 other = values * 1.8 + 32 if fault.fahrenheit else values * size
                 values = np.where(active, other, values)
