@@ -166,6 +166,9 @@ class Route:
             BadPayload: the message cannot be stored. Nothing else is raised for any payload.
         """
         if self.codec is None:
+            if self.is_sparkplug:
+                # its state lives in a host; without one the message must not pass for read
+                raise BadPayload(Reason.UNSUPPORTED, "Sparkplug needs a host id: set FETTLE_COLLECTOR_SPARKPLUG_HOST")
             return Decoded(ignored=1)
         try:
             return self.codec(self.context, payload, received_us)

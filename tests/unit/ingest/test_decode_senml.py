@@ -3,7 +3,7 @@
 import cbor2
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.decode import BadPayload, Decoded, Limits, Reason
@@ -184,6 +184,7 @@ records = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(records, min_size=1, max_size=6))
 def test_json_and_cbor_agree_on_any_pack(pack):
     as_cbor = cbor2.dumps([{LABELS[k]: v for k, v in record.items()} for record in pack])
@@ -191,6 +192,7 @@ def test_json_and_cbor_agree_on_any_pack(pack):
     assert len(read(pack).samples) + len(read(pack).rejected) == len(pack)
 
 
+@settings(max_examples=40)
 @given(st.lists(records, min_size=1, max_size=6))
 def test_a_pack_means_the_same_the_second_time(pack):
     context = Context(tenant="t", captures={}, naming=NAMING, options=CodecOptions())

@@ -149,6 +149,11 @@ def test_the_content_type_overrides_the_format():
     assert Table(rules, tenant="t", content_types=types).route("a/m", content_type="text/x-line").format == "line"
 
 
+def test_sparkplug_without_a_host_is_refused_and_not_dropped():
+    with pytest.raises(BadPayload, match="FETTLE_COLLECTOR_SPARKPLUG_HOST"):
+        TABLE.route("spBv1.0/g/NDATA/e").decode(b"", NOW)
+
+
 def test_long_and_deep_topics_are_refused():
     for topic in ("fettle/" + "x" * 2000, "a/" * 40 + "b"):
         with pytest.raises(BadPayload) as caught:
