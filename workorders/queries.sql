@@ -290,3 +290,11 @@ ON CONFLICT (login) DO UPDATE SET role = excluded.role, display_name = excluded.
     password_hash = CASE WHEN %(has_password)s THEN excluded.password_hash ELSE account.password_hash END,
     is_active = true
 RETURNING id
+
+-- name: read_password
+-- The stored password of an account of this tenant.
+SELECT id, password_hash FROM account WHERE tenant_id = (SELECT current_tenant()) AND login = %(login)s
+
+-- name: end_sessions
+-- A new password ends every login of an account.
+DELETE FROM login_session WHERE tenant_id = (SELECT current_tenant()) AND account_id = %(account_id)s

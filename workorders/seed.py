@@ -9,7 +9,7 @@ from psycopg import errors
 from fettle.db import AsyncConn
 from fettle.errors import FettleError
 from fettle.model import CustomerId, EngineerId, MachineId, Role, SiteId, UserId
-from fettle.passwords import LOCKED, hash_password
+from fettle.passwords import LOCKED, hash_password, verify_password
 from workorders import store
 
 
@@ -158,9 +158,14 @@ async def create_account(
 ) -> UserId:
     """Make an account. Without a password a new one cannot log in, and an existing one keeps what it has.
 
+    A new password ends every login of the account.
+
     Raises:
         LoginTaken: login names are unique over all tenants, and another has this one.
     """
+    held = await store.fetch_one(conn, "read_password", {"login": login})
+    if password is not None and held is not None and verify_password(password, held["password_hash"]):
+        password = None  # it is the one there is: keep it, and the logins with it
     values = {
         "login": login,
         "password_hash": hash_password(password) if password else LOCKED,
@@ -173,6 +178,9 @@ async def create_account(
     }
     try:
         async with conn.transaction():
-            return UserId(await _put(conn, "put_account", values))
+            account_id = UserId(await _put(conn, "put_account", values))
     except errors.InsufficientPrivilege as error:  # the row is there, under another tenant's policy
         raise LoginTaken(login=login) from error
+    if password is not None:
+        await conn.execute(store.queries.end_sessions, {"account_id": account_id})
+    return account_id

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from fettle import http
 from fettle.errors import FettleError
 from fettle.http import LOGIN, Part, guards
 from fettle.model import Role
+from fettle.problems import PROBLEMS
+from workorders import api as workorders
 from workorders import intake, lifecycle, store, tickets
 from workorders import routes as ticket_routes
 
@@ -188,6 +191,36 @@ async def test_the_api_describes_itself(company, office):
     assert report["required"] == list(intake.REQUIRED)
     text = json.dumps(document)
     assert set(re.findall(r"#/components/schemas/(\w+)", text)) <= set(document["components"]["schemas"])
+
+
+def test_the_reference_page_lists_every_endpoint_and_code():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+ /\S+)` \| ([^|]+) \|", page, re.MULTILINE))
+    shorthand = {"everyone": None, "all roles": set(Role), "all but machine_account": set(Role) - {M}}
+    assert {
+        name: shorthand[roles] if roles in shorthand else {Role(role) for role in roles.split(", ")}
+        for name, roles in listed.items()
+    } == MATRIX
+    codes = {kind.code for part in PARTS for kind in part.problems.values()} | {kind.code for kind in PROBLEMS.values()}
+    assert {code for code in codes if f"`{code}`" not in page} == set()
+
+
+async def test_a_new_password_ends_every_login_and_the_same_one_none(company, office):
+    acme = await company("acme")
+    web = await office(acme, PARTS)
+    admin = await web.log_in("acme.admin")
+    for password, status in (("a long enough password", 200), (None, 200), ("another long password", 401)):
+        async with acme.api() as conn:
+            await workorders.create_account(
+                conn, login="acme.admin", role=Role.ADMIN, display_name="a", password=password
+            )
+        assert (await web.client.get("/api/v1/me", headers=admin)).status_code == status, password
+    rival = await company("rival")
+    with pytest.raises(workorders.LoginTaken):
+        async with rival.api() as conn:
+            await workorders.create_account(
+                conn, login="acme.admin", role=Role.ADMIN, display_name="thief", password="x" * 9
+            )
 
 
 def test_every_error_of_these_packages_has_a_status():
