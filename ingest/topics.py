@@ -22,6 +22,7 @@ from fettle.errors import FettleError
 from ingest.decode.formats import CODECS, CONTENT_TYPES, FORMATS
 from ingest.decode.model import BadPayload, Codec, CodecOptions, Context, Decoded, Limits, Reason
 from ingest.decode.naming import BadTemplate, Naming, Template
+from ingest.decode.raw import BadHeader, Header
 
 MAX_TOPIC_BYTES = 1024
 MAX_TOPIC_LEVELS = 32
@@ -325,8 +326,7 @@ class _RuleReader:
         templates = {key: self._template(key, captures, known) for key in _NAMING_KEYS}
         naming = Naming(templates["site"], templates["machine"], templates["sensor"])
         options = self._options()
-        if format_ == "waveform":
-            self._check_raw(options)
+        self._check_raw(format_, options)
         return Rule(
             name=str(self._raw.get("name", self._raw["topic"])),
             pattern=pattern,
@@ -437,12 +437,17 @@ class _RuleReader:
                 raise self._wrong(f"limits.{name}", f"{limit!r}", allowed)
         return Limits(**value)
 
-    def _check_raw(self, options: CodecOptions) -> None:
-        from ingest.decode.raw import BadHeader, Header
-
-        try:
-            Header.from_options(options.raw)
-        except BadHeader as error:
-            raise self._wrong(
-                f"raw.{error.data['key']}", str(error.data["problem"]), str(error.data["allowed"])
-            ) from None
+    def _check_raw(self, format_: str, options: CodecOptions) -> None:
+        if format_ == "waveform":
+            try:
+                Header.from_options(options.raw)
+            except BadHeader as error:
+                data = error.data
+                raise self._wrong(f"raw.{data['key']}", str(data["problem"]), str(data["allowed"])) from None
+            return
+        allowed = 'with format sparkplug: fs_hz = a positive number, byte_order = "little" or "big"; else nothing'
+        for key, value in options.raw.items():
+            is_rate = key == "fs_hz" and isinstance(value, int | float) and 0 < value < 1e12
+            is_order = key == "byte_order" and isinstance(value, str) and value in {"little", "big"}
+            if format_ != "sparkplug" or not (is_rate or is_order):
+                raise self._wrong(f"raw.{key}", f"{value!r} with format {format_}", allowed)
