@@ -237,11 +237,21 @@ class SyntheticBroker(threading.Thread):
                             if not present:
                                 position = tally.acknowledged
                             window = min(packet.receive_max, self._most)
-                            client.sendall(mqtt5.ConnAckPacket(session_present=present).write())
+                            connack = mqtt5.ConnAckPacket(session_present=present).write()
+                            if present and position < resend_until:
+                                # a resumed session begins at once, in the same segment if it may
+                                until = min(position + window, position + 100, resend_until)
+                                connack += self._source.frames(position, until, is_redelivery=True)
+                                tally.redelivered += until - position
+                                position = until
+                            client.sendall(connack)
+                            if present:
+                                allowed_from, ready = time.perf_counter() - position / (self._rate or 1), True
                         case mqtt5.SubscribePacket():
                             codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE] * len(packet.topic_filters)
                             client.sendall(mqtt5.SubAckPacket(packet.packet_id, codes).write())
-                            allowed_from, ready = time.perf_counter() - position / (self._rate or 1), True
+                            if not ready:
+                                allowed_from, ready = time.perf_counter() - position / (self._rate or 1), True
                             self.subscribed.set()
                         case mqtt5.PingReqPacket():
                             client.sendall(mqtt5.PingRespPacket().write())

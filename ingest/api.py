@@ -21,6 +21,7 @@ from ingest.catalogue import Refused, RegistrationPolicy
 from ingest.collector import Collector, CollectorOptions
 from ingest.counters import Counters
 from ingest.decode import ClockPolicy
+from ingest.housekeeping import apply_policies, clean_up, keep_house, roll_up_all
 from ingest.importer import Columns, Imported, import_file
 from ingest.session import Address
 from ingest.store import Messages, Outcome
@@ -34,10 +35,14 @@ __all__ = [
     "Counters",
     "Imported",
     "SensorRefused",
+    "apply_policies",
     "bulk_writer",
+    "clean_up",
     "collect",
     "import_file",
+    "keep_house",
     "make_collector",
+    "roll_up_all",
     "writer_options",
 ]
 
@@ -47,7 +52,7 @@ class SensorRefused(FettleError):
 
 
 _DAY_US = 86_400 * 1_000_000
-_FOREVER_DAYS = 365_000
+_FOREVER_DAYS = 11_000  # some thirty years: a clock that was never set says 1970, and must not make partitions there
 _AT_ONCE = 20_000
 
 
@@ -104,7 +109,12 @@ async def collect(
     """
     collector = make_collector(settings, url=url, host=host, port=port)
     on_start(collector)
-    return await collector.run(stop)
+    house = asyncio.create_task(keep_house(settings, url=url, stop=stop), name="housekeeping")
+    try:
+        return await collector.run(stop)
+    finally:
+        stop.set()
+        await asyncio.gather(house, return_exceptions=True)
 
 
 class BulkWriter:

@@ -98,7 +98,7 @@ class Batch:
     ignored_messages: int = 0
     ignored_readings: int = 0
     size_bytes: int = 0
-    connection: int = 0  # which connection its acknowledgements belong to
+    source: object = None  # the connection its acknowledgements belong to
     received_us: int = 0  # of the last message
     first_at_s: float = 0.0  # monotonic, of the first message
     is_suspect: bool = False  # likely to collide: redelivered, or replayed from the spool

@@ -73,7 +73,6 @@ class Collector:
         self._jobs: SimpleQueue[Batch | Callable[[], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
-        self._generation = 0
         self._session_was_lost = False
         self._in_flight: Batch | None = None
         self._in_flight_readings = 0
@@ -136,7 +135,7 @@ class Collector:
                 if not _may_pass(error):
                     raise
                 log.warning("broker.unreachable", why=str(error))
-                self._link = None
+                await self._disconnect()
             except TimeoutError:
                 log.warning("broker.silent", where=self.options.address.where)
                 await self._disconnect()
@@ -176,7 +175,6 @@ class Collector:
             will=Will(topic=f"{STATUS_ROOT}/{options.name}/status", payload=b'{"online":false}'),
         )
         link = await connect(options.address, ask, version=version, on_frames=self._take)
-        self._generation += 1
         self._link = link
         granted = link.granted
         assert granted is not None
@@ -204,29 +202,33 @@ class Collector:
         """What this connection delivered and nobody has stored yet comes again; what is on its way is still stored."""
         if self._link is link:
             self._link = None
-        batch = self.intake.batch
-        if batch:
+        if self.intake.batch and self.intake.batch.source is link:
             self._return(self.intake.take_batch())
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
 
     async def _disconnect(self) -> None:
-        link, self._link = self._link, None
+        link = self._link
         if link is not None:
             await link.close()
+            self._forget(link)
 
     # messages
 
     def _take(self, link: Link, frames: Frames, nbytes: int) -> None:
-        if link is not self._link and self._link is not None:
+        if link.lost.done():
             return
         intake = self.intake
+        # A resumed session may deliver in the same breath as it says yes, before `_open` has returned: the batch belongs
+        # to the link that brought it, not to whichever is on record.
+        if intake.batch and intake.batch.source is not link:
+            self._return(intake.take_batch())
         batch = intake.batch
         before = batch.readings if batch.topics else 0
         if not batch.topics:
             batch.first_at_s = monotonic_s()
-            batch.connection = self._generation
+            batch.source = link
         intake.take(frames, now_us())
         batch.size_bytes += nbytes
         self.counters.bytes_received += nbytes
@@ -269,13 +271,14 @@ class Collector:
         self._in_flight_readings = self._in_flight.readings
         self._idle.clear()
         self._jobs.put(self._in_flight)
-        if self._link is not None:
-            self._link.resume()
+        if isinstance(self._in_flight.source, Link):
+            self._in_flight.source.resume()
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
         """Book a batch that is committed, and acknowledge it."""
-        if batch.connection == self._generation and self._link is not None:
-            self._link.send(acknowledge(batch.packet_ids))
+        link = batch.source
+        if isinstance(link, Link) and not link.lost.done():
+            link.send(acknowledge(batch.packet_ids))
         self.latencies.append(monotonic_s() - batch.first_at_s)
         self._book(batch, outcome)
         self._in_flight = None

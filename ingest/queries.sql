@@ -162,3 +162,126 @@ SELECT ensure_reading_partitions(%(from_ts)s, %(to_ts)s)
 -- name: remember_session
 -- From now on the broker should have our session.
 UPDATE collector SET has_session = true, sessions_lost = sessions_lost + %(lost)s::int WHERE id = %(collector_id)s
+
+-- name: try_lock
+-- Be the only one who does a piece of house-keeping; until the transaction ends.
+SELECT pg_try_advisory_xact_lock(%(space)s::int, %(number)s::int)
+
+-- name: next_unrolled_batches
+-- What has been stored since the rollups were last brought up to date, oldest first, some of each collector.
+-- storage: plain
+SELECT c.id, b.number, b.payload, b.stored, b.first_ts, b.last_ts
+FROM collector AS c
+LEFT JOIN rollup_position AS p ON p.collector_id = c.id
+CROSS JOIN LATERAL (
+    SELECT number, payload, stored, first_ts, last_ts FROM batch
+    WHERE collector_id = c.id AND number > coalesce(p.number, 0)
+    ORDER BY number
+    LIMIT %(most)s
+) AS b
+ORDER BY c.id, b.number
+
+-- name: find_span_minutes
+-- Minutes with readings in a span: where a batch no longer has its payload, all of them are computed again.
+-- storage: plain
+SELECT DISTINCT sensor_id, (extract(epoch FROM date_bin('1 minute', ts, timestamptz '2000-01-01')) * 1000000)::bigint
+FROM reading
+WHERE ts >= %(first_ts)s::timestamptz AND ts <= %(last_ts)s::timestamptz
+
+-- name: roll_minutes
+-- Compute minutes again from the readings.
+-- storage: plain
+INSERT INTO reading_1m (sensor_id, bucket, n, total, low, high, sum_of_squares)
+SELECT d.sensor_id, d.bucket, r.n, r.total, r.low, r.high, r.sum_of_squares
+FROM unnest(%(sensor_ids)s::int[], %(buckets)s::timestamptz[]) AS d (sensor_id, bucket)
+CROSS JOIN LATERAL (
+    SELECT count(value)::int AS n, sum(value) AS total, min(value) AS low, max(value) AS high, sum(value * value) AS sum_of_squares
+    FROM reading
+    WHERE sensor_id = d.sensor_id AND ts >= d.bucket AND ts < d.bucket + interval '1 minute'
+        AND ts >= %(first_ts)s::timestamptz AND ts < %(last_ts)s::timestamptz
+) AS r
+ON CONFLICT (sensor_id, bucket) DO UPDATE SET n = EXCLUDED.n, total = EXCLUDED.total, low = EXCLUDED.low,
+    high = EXCLUDED.high, sum_of_squares = EXCLUDED.sum_of_squares
+
+-- name: roll_hours
+-- Compute hours again from their minutes.
+-- storage: plain
+INSERT INTO reading_1h (sensor_id, bucket, n, total, low, high, sum_of_squares)
+SELECT d.sensor_id, d.bucket, r.n, r.total, r.low, r.high, r.sum_of_squares
+FROM unnest(%(sensor_ids)s::int[], %(buckets)s::timestamptz[]) AS d (sensor_id, bucket)
+CROSS JOIN LATERAL (
+    SELECT sum(n)::int AS n, sum(total) AS total, min(low) AS low, max(high) AS high, sum(sum_of_squares) AS sum_of_squares
+    FROM reading_1m
+    WHERE sensor_id = d.sensor_id AND bucket >= d.bucket AND bucket < d.bucket + interval '1 hour'
+) AS r
+ON CONFLICT (sensor_id, bucket) DO UPDATE SET n = EXCLUDED.n, total = EXCLUDED.total, low = EXCLUDED.low,
+    high = EXCLUDED.high, sum_of_squares = EXCLUDED.sum_of_squares
+
+-- name: roll_days
+-- Compute days, in UTC, again from their hours.
+-- storage: plain
+INSERT INTO reading_1d (sensor_id, bucket, n, total, low, high, sum_of_squares)
+SELECT d.sensor_id, d.bucket, r.n, r.total, r.low, r.high, r.sum_of_squares
+FROM unnest(%(sensor_ids)s::int[], %(buckets)s::timestamptz[]) AS d (sensor_id, bucket)
+CROSS JOIN LATERAL (
+    SELECT sum(n)::int AS n, sum(total) AS total, min(low) AS low, max(high) AS high, sum(sum_of_squares) AS sum_of_squares
+    FROM reading_1h
+    WHERE sensor_id = d.sensor_id AND bucket >= d.bucket AND bucket < d.bucket + interval '1 day'
+) AS r
+ON CONFLICT (sensor_id, bucket) DO UPDATE SET n = EXCLUDED.n, total = EXCLUDED.total, low = EXCLUDED.low,
+    high = EXCLUDED.high, sum_of_squares = EXCLUDED.sum_of_squares
+
+-- name: move_rollup_position
+-- These batches are in the rollups.
+-- storage: plain
+INSERT INTO rollup_position (collector_id, number)
+SELECT w.collector_id, w.number FROM unnest(%(collector_ids)s::int[], %(numbers)s::bigint[]) AS w (collector_id, number)
+ON CONFLICT (collector_id) DO UPDATE SET number = EXCLUDED.number
+
+-- name: drop_old_batches
+-- Forget what detection need not replay any more; the newest row of each collector stays.
+DELETE FROM batch AS b
+WHERE (b.collector_id, b.number) IN (
+    SELECT o.collector_id, o.number FROM batch AS o
+    JOIN collector AS c ON c.id = o.collector_id
+    WHERE o.committed_at < %(before)s AND o.number < c.last_number
+    ORDER BY o.committed_at
+    LIMIT %(most)s
+)
+
+-- name: drop_old_rejected
+-- Forget rejected messages beyond their age.
+DELETE FROM rejected_message WHERE id IN (
+    SELECT id FROM rejected_message WHERE received_at < %(before)s ORDER BY received_at LIMIT %(most)s
+)
+
+-- name: measure_rejected
+-- How much disk rejected messages take.
+SELECT pg_total_relation_size('rejected_message')
+
+-- name: drop_oldest_rejected
+-- Forget the oldest rejected messages, since together they are too large.
+DELETE FROM rejected_message WHERE id IN (SELECT id FROM rejected_message ORDER BY received_at LIMIT %(most)s)
+
+-- name: drop_old_texts
+-- Forget words beyond the age of readings.
+DELETE FROM reading_text WHERE ts < %(before)s
+
+-- name: drop_old_waveforms
+-- Forget bursts beyond the age of readings.
+DELETE FROM waveform WHERE t0 < %(before)s
+
+-- name: drop_old_minutes
+-- Forget rollups beyond their age; TimescaleDB has policies.
+-- storage: plain
+DELETE FROM reading_1m WHERE bucket < %(before)s
+
+-- name: drop_old_hours
+-- Forget rollups beyond their age; TimescaleDB has policies.
+-- storage: plain
+DELETE FROM reading_1h WHERE bucket < %(before)s
+
+-- name: drop_old_days
+-- Forget rollups beyond their age; TimescaleDB has policies.
+-- storage: plain
+DELETE FROM reading_1d WHERE bucket < %(before)s

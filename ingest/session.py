@@ -124,6 +124,7 @@ class Link(asyncio.BufferedProtocol):
         self._next_id = 0
         self._last_received_s = monotonic_s()
         self._is_paused = False
+        self._is_leaving = False
         self._pinger: asyncio.Task[None] | None = None
         self._is_v5 = version is Version.V5
 
@@ -147,6 +148,8 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._last_received_s = monotonic_s()
         self.bytes_received += nbytes
+        if self._is_leaving:
+            return
         self._filled += nbytes
         data = bytes(memoryview(self._buffer)[: self._filled])
         try:
@@ -274,12 +277,15 @@ class Link(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        # What we have not read is left to the broker, but it must be drawn off: closing on unread data resets the
+        # connection, and a reset can overtake our last acknowledgements.
+        self._is_leaving = True
+        self.resume()
         transport.write(packets.encode_disconnect(self.version))
-        transport.close()
         try:
-            await asyncio.wait_for(asyncio.shield(self.lost), 2)
+            await asyncio.wait_for(asyncio.shield(self.lost), 1)
         except TimeoutError:
-            transport.abort()
+            self._end(ConnectionEnded(why="closed by us"))
 
     def abort(self) -> None:
         """Drop the connection as a crash would."""

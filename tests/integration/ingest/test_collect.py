@@ -68,7 +68,7 @@ async def test_what_cannot_be_read_is_kept_with_its_reason_and_acknowledged(
         (TOPIC, reading(1, ago_s=500 * 86_400)),  # beyond retention
         (TOPIC, reading(5)),
     ]
-    async with collecting(database, mosquitto) as running:
+    async with collecting(database, mosquitto, reading_days=400) as running:
         await publish(mosquitto, messages)
         await running.settle(len(messages))
     assert rows(database, "SELECT value FROM reading") == [(5.0,)]
