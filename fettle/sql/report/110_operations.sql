@@ -13,7 +13,7 @@ WHERE m.tenant_id = public.current_tenant();
 CREATE VIEW report.ticket WITH (security_barrier) AS
 SELECT t.tenant_id, t.id AS ticket_id, t.number, t.type, t.state, t.channel, t.priority, t.severity, t.equipment_number,
     t.machine_id, m.name AS machine, si.code AS site, t.region, coalesce(c.name, '') AS customer, t.fault_family,
-    t.fault_description, t.occurred_at, t.created_at, t.updated_at, t.closed_at, t.resolution_code,
+    t.fault_description, t.fault_description_zh, t.dispatch_hold, t.occurred_at, t.created_at, t.updated_at, t.closed_at, t.resolution_code,
     a.engineer_id, e.name AS engineer, a.status AS assignment_status, a.offered_at,
     (SELECT min(v.at) FROM public.ticket_event AS v
      WHERE v.tenant_id = t.tenant_id AND v.ticket_id = t.id AND v.to_state = 'dispatched') AS dispatched_at
