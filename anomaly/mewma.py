@@ -9,16 +9,19 @@ samples give the same scores:
 
 **Inertia.** Averaging assumes that neighbouring samples bring independent noise. A channel that remembers its past for
 as long as the detector averages (a temperature, a tank level) breaks this: its level over a short baseline says where
-it happened to be. Such a channel is recognised by its autocorrelation on the baseline (`memory`), whatever its name,
-and takes part through its rate of change. Over a baseline that is long against its memory its level counts again.
+it happened to be. Two rules find such channels, neither by name. The *unit*: heat is slow by physics, so a temperature
+is left to the models that know load and ambient until the baseline lasts ten thermal time constants. The *data*: a
+channel whose autocorrelation on the baseline is long (`memory`) and smooth (`neighbour_correlation`) takes part through
+its rate of change; over a baseline that is long against its memory its level counts again.
 
 Lowry, Woodall, Champ, Rigdon, "A multivariate exponentially weighted moving average control chart", Technometrics
 34 (1992); Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any, Self
 
 import numpy as np
@@ -44,6 +47,14 @@ class WrongChannels(FettleError):
     """The rows have {given} channels but the model was taught {expected}; pass the same channels in the same order."""
 
 
+class Inertia(Enum):
+    """Kind of a channel, as far as its unit tells."""
+
+    THERMAL = "thermal"  # a temperature: heat remembers longer than minutes of data can show
+    FAST = "fast"  # vibration, current, voltage, pressure, flow, speed
+    UNKNOWN = "unknown"  # let the data decide
+
+
 @dataclass(frozen=True, slots=True)
 class Smoothing:
     """How long the detector averages.
@@ -53,22 +64,31 @@ class Smoothing:
         time_constant_s: τ, used instead of λ where instants are given: λ = 1 − exp(−dt/τ).
         floor: added to the mean absolute difference before its logarithm, in baseline standard deviations.
         memory_factor: a channel has inertia where its memory is at least this many averaging windows (1/λ samples).
+        memory_share: and neighbouring samples correlate at least this much: memory, not noise, makes up the channel.
         level_factor: and its level counts again over a baseline of at least this many memories.
+        thermal_baseline_s: a temperature takes part only over a baseline this long: ten time constants of 45 minutes.
     """
 
     weight: float = 0.05
     time_constant_s: float = 19.5
     floor: float = 0.01
     memory_factor: float = 1.0
+    memory_share: float = 0.75
     level_factor: float = 30.0
+    thermal_baseline_s: float = 27_000.0
 
     @property
     def warm_up(self) -> int:
         """Samples until the recursions have forgotten their start: 2/λ."""
         return round(2 / self.weight)
 
+    @property
+    def period_s(self) -> float:
+        """Step between equally spaced samples that λ and τ agree on."""
+        return -self.time_constant_s * math.log(1 - self.weight)
 
-PROVISIONAL = Smoothing(memory_factor=0.0, level_factor=math.inf)
+
+PROVISIONAL = Smoothing(memory_factor=0.0, memory_share=-1.0, level_factor=math.inf)
 """For a baseline that vouches for no level, such as the first minutes of a run: every channel by its rate of change.
 
 It is quiet while a machine settles and sees steps only; limits and sensor checks must stand beside it.
@@ -80,7 +100,8 @@ class Model:
     """What a baseline taught; immutable, all arrays, no pickle.
 
     Attributes:
-        mean, scale: (c,) of each channel; scale 0 marks a constant channel, which is left out.
+        mean, scale: (c,) of each channel; scale 0 marks a channel left out: constant, or a temperature over too short a
+            baseline.
         change_scale: (c,) standard deviation of the change between neighbours of a channel with inertia, else 0.
         centre, precision: m (f,) and Σ⁻¹ (f, f) over the features.
         channel: (f,) index of the channel behind each feature; the level features come first.
@@ -187,11 +208,21 @@ def memory(rows: Floats) -> NDArray[np.int64]:
     return np.where(np.sqrt(power / count) > CONSTANT, lags, 0).astype(np.int64)
 
 
+def neighbour_correlation(rows: Floats) -> Floats:
+    """Measure each channel's correlation between neighbouring samples: near 1 where inertia smooths it, 0 for noise."""
+    centred = rows - np.nanmean(rows, axis=0)
+    product = centred[1:] * centred[:-1]
+    pairs = np.maximum(np.isfinite(product).sum(axis=0), 1)
+    power = np.maximum(np.nanmean(centred**2, axis=0), 1e-300)
+    return np.asarray(np.nansum(product, axis=0) / pairs / power)
+
+
 def learn(
     rows: Floats,
     smoothing: Smoothing | None = None,
     *,
     at: NDArray[np.int64] | None = None,
+    inertia: Sequence[Inertia] | None = None,
 ) -> Model:
     """Teach a model from a baseline of (n, c) rows in order of time; NaN where a channel is missing.
 
@@ -199,6 +230,7 @@ def learn(
         rows: the healthy baseline.
         smoothing: how long to average.
         at: (n,) instants in microseconds since 1970 UTC; without them rows count as equally spaced.
+        inertia: what is known of each channel's kind; without it the data decide for all.
 
     Raises:
         BaselineTooShort: fewer rows than 3 warm-ups, or no channel that moves.
@@ -213,14 +245,26 @@ def learn(
     mean, scale = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     mean[seen], scale[seen] = np.nanmean(rows[:, seen], axis=0), np.nanstd(rows[:, seen], axis=0)
     scale[scale <= CONSTANT] = 0.0
+    lasts_s = count * smoothing.period_s if at is None else (int(at[-1]) - int(at[0])) / 1e6
+    kinds = np.array(inertia if inertia is not None else [Inertia.UNKNOWN] * len(scale), dtype=object)
+    if len(kinds) != len(scale):
+        raise WrongChannels(given=len(kinds), expected=len(scale))
+    if lasts_s < smoothing.thermal_baseline_s:
+        scale[kinds == Inertia.THERMAL] = 0.0
     moving = scale > 0
     if not moving.any():
         raise BaselineTooShort(rows=0, needed=3 * warm)
 
     change_scale = np.zeros_like(scale)
-    lags = np.zeros(len(scale), dtype=np.int64)
-    lags[moving] = memory(rows[:, moving])
-    inert = moving & (lags >= smoothing.memory_factor / smoothing.weight) & (count < smoothing.level_factor * lags)
+    lags, shares = np.zeros(len(scale), dtype=np.int64), np.zeros(len(scale))
+    lags[moving], shares[moving] = memory(rows[:, moving]), neighbour_correlation(rows[:, moving])
+    inert = (
+        moving
+        & (kinds == Inertia.UNKNOWN)
+        & (lags >= smoothing.memory_factor / smoothing.weight)
+        & (shares >= smoothing.memory_share)
+        & (count < smoothing.level_factor * lags)
+    )
     if inert.any():
         changes = np.diff(rows[:, inert], axis=0) / scale[inert]
         change_scale[inert] = np.maximum(np.nanstd(changes, axis=0), 1e-6)
@@ -409,7 +453,7 @@ def _fold_each(model: Model, state: State, z: Floats, at: NDArray[np.int64] | No
     inert = model.inert
     change_scale = np.where(inert, model.change_scale, 1.0)
     weight = model.weight
-    usual_s = -model.time_constant_s * np.log(1 - weight)
+    usual_s = -model.time_constant_s * math.log(1 - weight)  # the step between equally spaced samples
     for row in range(len(z)):
         if at is not None:
             elapsed_s = (int(at[row]) - then) / 1e6 if then != NEVER else usual_s

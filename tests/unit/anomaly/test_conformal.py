@@ -110,7 +110,9 @@ def test_memory_is_bounded():
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 12), st.integers(0, 60))
 def test_the_gate_passes_only_records_of_the_last_samples(scores, hold, cut):
     scores = np.array(scores, dtype=float)
-    expected = [s if row == 0 or s > scores[max(0, row - hold) : row].max(initial=-1) else 0 for row, s in enumerate(scores)]
+    expected = [
+        s if row == 0 or s > scores[max(0, row - hold) : row].max(initial=-1) else 0 for row, s in enumerate(scores)
+    ]
     gate = conformal.RecordGate(hold)
     first = gate.fold(scores[:cut])
     again = conformal.RecordGate.restore(gate.dump())

@@ -67,7 +67,9 @@ def test_a_restored_model_estimates_bit_identically(model):
 
 
 def test_early_life_is_open_above(model):
-    features, _ = fleet_life.advance(model, fleet_life.fresh(model), np.random.default_rng(0).normal(size=(40, 4)) * 0.2)
+    features, _ = fleet_life.advance(
+        model, fleet_life.fresh(model), np.random.default_rng(0).normal(size=(40, 4)) * 0.2
+    )
     assert np.isinf(fleet_life.cycles_left(model, features[-1:]).high).all()
 
 

@@ -111,6 +111,26 @@ def test_a_long_baseline_vouches_for_the_level_of_a_slow_channel():
     assert mewma.learn(x).inert.tolist() == [False, False]
 
 
+def test_a_temperature_takes_part_only_over_a_baseline_of_hours():
+    kinds = [mewma.Inertia.FAST, mewma.Inertia.THERMAL]
+    short = mewma.learn(healthy(400, 2), inertia=kinds)
+    assert (scored(short, healthy(100, 2, seed=16)).contributions[:, 1] == 0).all()
+    long = mewma.learn(healthy(400, 2), at=np.arange(400) * 100 * SECOND, inertia=kinds)
+    assert (scored(long, healthy(100, 2, seed=16)).contributions[:, 1] != 0).any()
+
+
+def test_a_unit_known_to_be_fast_overrules_the_data():
+    rows = healthy(400, 2, seed=17)
+    rows[:, 1] = np.cumsum(rows[:, 1] - 5)
+    assert mewma.learn(rows).inert.tolist() == [False, True]
+    assert mewma.learn(rows, inertia=[mewma.Inertia.FAST] * 2).inert.tolist() == [False, False]
+
+
+def test_a_kind_for_every_channel_is_demanded():
+    with pytest.raises(mewma.WrongChannels, match="1 channels but the model was taught 4"):
+        mewma.learn(healthy(400), inertia=[mewma.Inertia.FAST])
+
+
 def test_a_provisional_model_sees_a_step_and_not_a_drift():
     rows = healthy(1000, seed=15)
     model = mewma.learn(rows[:400], mewma.PROVISIONAL)
@@ -129,6 +149,7 @@ def test_memory_of_known_processes():
     noise = rng.normal(size=20_000)
     for row in range(1, 20_000):
         x[row, 1] = 0.95 * x[row - 1, 1] + noise[row]
+    assert mewma.neighbour_correlation(x[:, :2]) == pytest.approx([0, 0.95], abs=0.02)
     lags = mewma.memory(x)
     assert lags[0] == 1
     assert lags[1] == pytest.approx(1 / -np.log(0.95), rel=0.25)
