@@ -276,6 +276,18 @@ async def load_ticket(
     }
 
 
+def _event(row: Row, language: Language) -> dict[str, Any]:
+    reason = row["reason_zh"] if language == "zh" and row["reason_zh"] else row["reason"]
+    return {
+        "at_ms": milliseconds(row["at"]),
+        "actor": row["actor"],
+        "kind": row["kind"],
+        "from_state": row["from_state"],
+        "to_state": row["to_state"],
+        "reason": reason,
+    }
+
+
 _INSTANTS = ("occurred_at", "created_at", "updated_at", "closed_at")
 
 

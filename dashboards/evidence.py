@@ -17,6 +17,11 @@ _FEATURES = {
     "limit": Words("over its limit", "超过限值"),
     "zone": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
     "iso": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
+    "deviation": Words("away from its usual level", "偏离常态水平"),
+    "offset": Words("shifted at once by an offset", "读数突然偏移"),
+    "spike": Words("spikes that no machine makes", "出现非设备产生的尖峰"),
+    "unit": Words("as if in another unit", "疑似单位错误"),
+    "noise": Words("noisier than it was", "噪声明显增大"),
     "stuck": Words("stuck at one value", "读数停滞"),
     "invalid": Words("not a believable value", "读数不可信"),
     "silent": Words("silent", "无数据"),
@@ -61,13 +66,15 @@ def body_of(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def number(value: float) -> str:
-    """Write a measured value with three significant digits and no exponent.
+    """Write a measured value with two to four significant digits and no exponent.
 
-    >>> [number(v) for v in (0.01234, 7.25, 63.21, 1480.4)]
-    ['0.0123', '7.25', '63.2', '1480']
+    >>> [number(v) for v in (0.00123, 0.05, 7.25, 63.21, 1480.4)]
+    ['0.0012', '0.050', '7.25', '63.2', '1480']
     """
     magnitude = abs(value)
-    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.1 or value == 0 else 4
+    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.1 or value == 0 else 3
+    if 0 < magnitude < 0.01:
+        decimals = 4
     return f"{value:.{decimals}f}"
 
 
@@ -130,6 +137,9 @@ def headline(evidence: Mapping[str, Any], language: Language) -> str:
     elif _has(first, "limit"):
         limit = f"{number(first['limit'])}{unit}"
         text += f", limit {limit}" if language == "en" else f"，限值 {limit}"
+    elif first.get("feature"):
+        feature = _said(_FEATURES, first["feature"], language)
+        text += f": {feature}" if language == "en" else f"：{feature}"
     return text
 
 

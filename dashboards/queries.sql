@@ -82,8 +82,8 @@ WHERE t.number = %(number)s;
 
 -- name: list_ticket_events
 -- The life of a ticket, oldest first.
-SELECT at, actor, kind, from_state, to_state, reason
-FROM report.ticket_event
+SELECT at, actor, kind, from_state, to_state, reason, reason_zh
+FROM report.ticket_life
 WHERE ticket_id = %(ticket_id)s
 ORDER BY event_id;
 

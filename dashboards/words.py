@@ -93,11 +93,24 @@ EVENT = {
     "assignment": Words("Assignment", "派工"),
     "transition": Words("Moved on", "流转"),
 }
+ACTOR = {
+    "fettle-detect": Words("Detection", "自动检测"),
+    "fettle-dispatch": Words("Dispatch", "自动派工"),
+    "fettle-work": Words("Fettle", "系统"),
+}
 DETECTOR = {
     "residual": Words("the load model", "负载模型"),
     "siblings": Words("comparison of sibling sensors", "同组传感器对比"),
     "excess": Words("the long-term band", "长期范围"),
     "limit": Words("limits", "限值"),
+    "deviation": Words("the usual level", "常态水平"),
+    "stuck": Words("sensor checks: stuck", "传感器检查：停滞"),
+    "invalid": Words("sensor checks: not believable", "传感器检查：不可信"),
+    "silent": Words("sensor checks: silent", "传感器检查：无数据"),
+    "spike": Words("sensor checks: spikes", "传感器检查：尖峰"),
+    "offset": Words("sensor checks: offset", "传感器检查：偏移"),
+    "unit": Words("sensor checks: unit", "传感器检查：单位"),
+    "noise": Words("sensor checks: noise", "传感器检查：噪声"),
     "zone": Words("vibration zones", "振动分区"),
 }
 MACHINE_CLASS = {
@@ -197,7 +210,7 @@ def table(language: Language) -> dict[str, str]:
     """Return every text the pages need, by key: `health.well`, `state.closed`, `log_in`."""
     groups = {
         "health": HEALTH, "severity": SEVERITY, "state": STATE, "type": TYPE, "priority": PRIORITY, "family": FAULT_FAMILY,
-        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "event": EVENT,
+        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "event": EVENT, "actor": ACTOR,
         "detector": DETECTOR, "class": MACHINE_CLASS,
     }  # fmt: skip
     named = {f"{group}.{value}": words for group, entries in groups.items() for value, words in entries.items()}

@@ -2,7 +2,7 @@
 import { TraceChart, GUTTER } from "./chart.js";
 import { showTicket } from "./detail.js";
 import { fill, glyph, h } from "./glyph.js";
-import { applyWords, language, loadWords, moment, number, say, setLanguage, span, ticketTitle } from "./words.js";
+import { applyWords, language, loadWords, moment, number, own, say, setLanguage, span, ticketTitle } from "./words.js";
 
 const MINUTE = 60000;
 const RANGES = { "15m": 15 * MINUTE, "1h": 60 * MINUTE, "6h": 360 * MINUTE, "24h": 1440 * MINUTE, "7d": 10080 * MINUTE, "30d": 43200 * MINUTE };
@@ -74,8 +74,8 @@ function mostUrgent(body) {
 
 function showOverview() {
   const { machines, tickets, tenant } = state.overview;
-  at("tenant").textContent = tenant;
-  at("who").textContent = state.overview.me.name;
+  at("tenant").textContent = own(tenant);
+  at("who").textContent = own(state.overview.me.name);
   showSummary(machines);
   showFleet(machines);
   showTickets(tickets);
@@ -109,7 +109,7 @@ function showFleet(machines) {
     if (!machines.length) return h("p", { class: "empty" }, say("no_machines"));
     if (!shown.length) return h("p", { class: "empty" }, say("nothing_found"));
     return [...groups].map(([key, group]) => h("section", { class: "group" },
-      key ? h("h3", {}, group[0].site_name || group[0].site, group[0].line ? h("span", {}, group[0].line_name || group[0].line) : null) : h("h3", {}, say("attention")),
+      key ? h("h3", {}, own(group[0].site_name) || group[0].site, group[0].line ? h("span", {}, own(group[0].line_name) || group[0].line) : null) : h("h3", {}, say("attention")),
       h("ul", {}, group.map(machineItem))));
   });
 }
@@ -120,9 +120,9 @@ function machineItem(one) {
   return h("li", {}, h("button", {
     type: "button", class: `machine is-${one.health}`, "data-key": `m${one.id}`, "data-machine": String(one.id),
     "aria-current": one.id === state.machine ? "true" : null,
-    title: [one.name, word, one.customer].filter(Boolean).join(" · "),
+    title: [own(one.name), word, own(one.customer)].filter(Boolean).join(" · "),
     onclick: () => chooseMachine(one.id),
-  }, glyph(one.health, word), h("span", { class: "name" }, h("b", {}, one.number), h("span", {}, one.name)),
+  }, glyph(one.health, word), h("span", { class: "name" }, h("b", {}, one.number), h("span", {}, own(one.name))),
   h("span", { class: "value" }, main && !one.is_silent ? [number(main.value), h("small", {}, main.unit)] : h("small", {}, one.newest_ms ? say("ago", { time: span(now() - one.newest_ms) }) : say("no_data"))),
   one.open ? h("span", { class: "badge", title: say("n_open", { n: one.open }) }, String(one.open)) : h("span")));
 }
@@ -151,10 +151,10 @@ function showTickets(tickets) {
       onclick: () => openTicket(one.number, one.machine_id),
     },
     h("span", { class: "line" }, glyph(one.severity), h("b", {}, ticketTitle(one)), h("span", { class: "pill" }, say(`state.${one.state}`))),
-    h("span", { class: "where" }, one.machine ? `${one.equipment} · ${one.machine}` : say("unknown_machine", { number: one.equipment })),
+    h("span", { class: "where" }, one.machine ? `${one.equipment} · ${own(one.machine)}` : say("unknown_machine", { number: one.equipment })),
     h("span", { class: "headline" }, one.headline || one.description),
     h("span", { class: "foot" },
-      h("span", { class: one.engineer ? "engineer" : "engineer is-none" }, one.engineer || say("no_engineer")),
+      h("span", { class: one.engineer ? "engineer" : "engineer is-none" }, own(one.engineer) || say("no_engineer")),
       h("span", {}, `${say(`severity.${one.severity}`)} · ${say("ago", { time: span(now() - one.occurred_ms) })}`))))));
   });
 }
@@ -166,7 +166,7 @@ function showHead() {
   fill(at("machine-head"), JSON.stringify([one, language()]), () => {
     if (!one) return h("p", { class: "empty" }, say("no_machines"));
     return [
-      h("div", { class: "who" }, h("h2", {}, one.name), h("p", {}, [one.number, one.class && say(`class.${one.class}`), one.site_name || one.site, one.line_name || one.line, one.customer].filter(Boolean).join(" · "))),
+      h("div", { class: "who" }, h("h2", {}, own(one.name)), h("p", {}, [one.number, one.class && say(`class.${one.class}`), own(one.site_name) || one.site, own(one.line_name) || one.line, own(one.customer)].filter(Boolean).join(" · "))),
       h("span", { class: `state is-${one.health}` }, glyph(one.health), say(`health.${one.health}`)),
     ];
   });

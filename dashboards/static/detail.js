@@ -1,6 +1,6 @@
 // The panel of one ticket: what is wrong, the evidence, its life so far, who goes and why.
 import { fill, glyph, h } from "./glyph.js";
-import { language, moment, say, span, ticketTitle } from "./words.js";
+import { language, moment, own, say, span, ticketTitle } from "./words.js";
 
 const ORDER = ["submitted", "pending_confirmation", "dispatched", "in_progress", "pending_acceptance", "closed"];
 
@@ -11,7 +11,7 @@ export function showTicket(place, ticket, { close, look, now }) {
       h("div", {},
         h("p", { class: "number" }, ticket.number, h("span", { class: "pill" }, say(`state.${ticket.state}`))),
         h("h2", {}, glyph(ticket.severity), ticketTitle({ family: ticket.fault_family, type: ticket.type })),
-        h("p", { class: "where" }, [ticket.equipment_number, ticket.machine, ticket.site, ticket.customer].filter(Boolean).join(" · "))),
+        h("p", { class: "where" }, [ticket.equipment_number, own(ticket.machine), own(ticket.site), own(ticket.customer)].filter(Boolean).join(" · "))),
       h("button", { type: "button", class: "tool close", "data-key": "close", "aria-label": say("close_panel"), onclick: close }, "✕")),
     facts(ticket, now),
     ticket.evidence ? evidence(ticket, look, now) : h("section", {}, h("h3", {}, say("description")), h("p", {}, ticket.fault_description)),
@@ -60,7 +60,7 @@ function zoneScale(letter) {
 function assignments(ticket) {
   return h("section", {}, h("h3", {}, say("engineer")),
     ticket.assignments.length ? h("ul", { class: "assigned" }, ticket.assignments.map((one, i) => h("li", { class: i ? "is-past" : null },
-      h("div", { class: "line" }, h("b", {}, one.engineer), h("span", { class: "pill" }, say(`assignment.${one.status}`))),
+      h("div", { class: "line" }, h("b", {}, own(one.engineer)), h("span", { class: "pill" }, say(`assignment.${one.status}`))),
       h("p", { class: "quiet" }, [moment(one.offered_ms), one.phone, one.expires_ms && one.status === "offered" ? say("answer_until", { time: moment(one.expires_ms) }) : ""].filter(Boolean).join(" · ")),
       one.reason.length ? h("ul", { class: "reasons" }, one.reason.map((sentence) => h("li", {}, sentence))) : null)))
       : h("p", { class: "quiet" }, say("no_engineer_yet")));

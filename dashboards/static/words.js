@@ -67,3 +67,11 @@ export function number(value) {
 export function ticketTitle(one) {
   return one.family ? say(`family.${one.family}`) : say(`type.${one.type}`);
 }
+
+// Names may be given in both tongues, "Cooling pump 3 3号冷却泵": show the reader's half, or all where there is one only.
+export function own(text) {
+  const words = (text ?? "").split(" ");
+  const first = words.findIndex((word) => /[\u2e80-\u9fff]/.test(word));
+  if (first <= 0) return text ?? "";
+  return (current === "zh" ? words.slice(first) : words.slice(0, first)).join(" ");
+}
