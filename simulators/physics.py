@@ -126,7 +126,9 @@ class Physics:
         # a working motor is on; idle turns without work; the rest stands still
         on = (spans.state == State.RUNNING) | (spans.state == State.IDLE)
         levels = np.array(kind.load_levels)[np.minimum(spans.product, len(kind.load_levels) - 1)]
-        level = np.where(spans.state == State.RUNNING, levels + machine.load_bias, 0.05) * on
+        # a habit of running hotter than the others does not make a healthy machine exceed its rating
+        habitual = np.minimum(levels + machine.load_bias, np.maximum(levels, 0.95))
+        level = np.where(spans.state == State.RUNNING, habitual, 0.05) * on
 
         rng = generator(self._seed, machine.key, _PLAN, day)
         z = rng.standard_normal((2, MINUTES + 1))

@@ -18,6 +18,7 @@ from fettle.settings import Settings
 from fettle.supervisor import stop_on_signals
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OVERLAP_US = 120_000_000
 
 
 def add(verbs: Any) -> None:
@@ -113,19 +114,17 @@ def _wrong_number(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _instant_us(text: str) -> int:
+def _instant_us(text: str | None) -> int | None:
+    if not text:
+        return None
     at = datetime.fromisoformat(text)
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _start_us(args: argparse.Namespace) -> int | None:
-    return _instant_us(args.start) if args.start else None
 
 
 def _write(args: argparse.Namespace, settings: Settings, scenario: Any) -> int:
     from simulators import api
 
-    start_us = _start_us(args)
+    start_us = _instant_us(args.start)
     fleet = api.Fleet(
         replace(scenario, tenant=args.tenant or settings.tenant),
         seed=args.seed,
@@ -161,18 +160,22 @@ def _publish(args: argparse.Namespace, settings: Settings, scenario: Any) -> int
         machines = api.machines_for_rate(
             args.rate, period_us=scenario.period_us, signals=len(scenario.signals), payload_format=args.format
         )
-    # slower than the clock or at its speed: begin now; faster: begin in the past and end at the present
-    back_us = 0 if args.speed == 1 else (span_us or scenario.duration_us)
-    asked_us = _start_us(args)
-    start_us = clock.now_us() - back_us if asked_us is None else asked_us
-    began_us = start_us if args.began is None else _instant_us(args.began)
-    fleet = api.Fleet(scenario, seed=args.seed, machines=machines, start_us=began_us)
+    asked_us, began_us, speed = _instant_us(args.start), _instant_us(args.began), args.speed
+    if asked_us is not None:
+        start_us = asked_us
+    elif began_us is not None and speed == 1:
+        # go on live; a short way back, at a trot, so that nothing is missed between history and live
+        start_us, speed = max(began_us, clock.now_us() - _OVERLAP_US), 60.0
+    else:
+        # at the speed of the clock or slower: begin now; faster: begin in the past and end at the present
+        start_us = clock.now_us() - (0 if speed == 1 else span_us or scenario.duration_us)
+    fleet = api.Fleet(scenario, seed=args.seed, machines=machines, start_us=start_us if began_us is None else began_us)
     console = Console(stderr=True)
     console.print(
         f"{scenario.name}: {len(fleet.machines)} machines -> {address.host}:{address.port}, format {args.format}",
         markup=False,
     )
-    if asked_us is None and args.speed == 1:
+    if asked_us is None and speed == 1:
         api.prepare(fleet, start_us)
         start_us = clock.now_us()
     with stop_on_signals() as stop, Live(console=console, refresh_per_second=4) as line:
@@ -181,7 +184,7 @@ def _publish(args: argparse.Namespace, settings: Settings, scenario: Any) -> int
             address=address,
             start_us=start_us,
             end_us=None if span_us is None else start_us + span_us,
-            speed=args.speed,
+            speed=speed,
             payload_format=args.format,
             tenant=tenant,
             stop=stop,
@@ -207,7 +210,7 @@ def _publish(args: argparse.Namespace, settings: Settings, scenario: Any) -> int
     if args.truth or not args.rate:
         truth = args.truth or settings.data_dir / f"{scenario.name}.truth.json"
         truth.parent.mkdir(parents=True, exist_ok=True)
-        api.write_truth(fleet, start_us, max(status.at_us, start_us + 1), truth)
+        api.write_truth(fleet, start_us if began_us is None else began_us, max(status.at_us, start_us + 1), truth)
         print(f"what really happened: {truth}")
     return 0
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import paho.mqtt.client as paho
@@ -16,6 +17,7 @@ import pytest
 
 from fettle import clock, embedded
 from fettle.cli import main
+from simulators.api import Fleet, load_scenario
 
 
 @contextmanager
@@ -222,6 +224,34 @@ def test_simulate_stops_in_good_order(fettle, mosquitto):
     assert int(sent) == int(acknowledged) >= 30
 
 
+def test_simulate_goes_on_where_it_began(fettle, mosquitto):
+    began_us = clock.now_us() - 3 * 86_400_000_000
+    began = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=began_us)
+    child = fettle(
+        "simulate", "quiet-day", "--period", "1s", "--began", began.isoformat(), broker=mosquitto, background=True
+    )
+    with listening(mosquitto) as got:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and (
+            not got or got[-1][1]["ts"] < clock.now_us() / 1000 - 3000 or len(got) < 2000
+        ):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=20)
+    assert child.returncode == 0, err
+    scenario = load_scenario("quiet-day").with_period(1.0)
+    fleet = Fleet(scenario, start_us=began_us)
+    newest = max(body["ts"] for _, body in got)
+    assert newest <= clock.now_us() / 1000
+    truth = {
+        (f"fettle/default/north/{s.machine.number}/{s.signal}", ts / 1000): value
+        for s in fleet.generate(round(newest * 1000) - 60_000_000, round(newest * 1000) + 1)
+        for ts, value in zip(s.times.tolist(), s.values.tolist(), strict=True)
+    }
+    live = {(topic, body["ts"]): body["value"] for topic, body in got}
+    assert {key: live.get(key) for key in truth} == truth
+
+
 def test_simulate_drives_a_rate_and_reports_it(fettle, mosquitto):
     done = fettle("simulate", "quiet-day", "--period", "1s", "--rate", 300, "--for", "3s", broker=mosquitto)
     assert done.returncode == 0, done.stderr
@@ -246,6 +276,7 @@ def test_simulate_writes_a_file(fettle, tmp_path):
         (("quiet-day", "--signals", "heat"), 1, "no signal 'heat'"),
         (("quiet-day", "--for", "soon"), 1, "is not a duration"),
         (("quiet-day", "--start", "soon"), 2, "expected an instant"),
+        (("quiet-day", "--began", "soon"), 2, "--began soon: expected an instant"),
         (("quiet-day", "--out", "x.xlsx"), 1, ".parquet or .csv"),
         (("quiet-day",), 1, "No MQTT broker answers"),
     ],
