@@ -147,8 +147,9 @@ def _ticket_row(row: Row, evidence: Row | None, language: Language) -> dict[str,
         "state": row["state"],
         "severity": row["severity"],
         "priority": row["priority"],
-        "family": row["fault_family"],
-        "description": row["fault_description"],
+        "family": row["fault_family"].removeprefix("reported"),
+        "description": _description(row, language),
+        "hold": row["dispatch_hold"],
         "headline": evidence_words.headline(evidence, language) if evidence else "",
         "machine_id": row["machine_id"],
         "machine": row["machine"],
@@ -158,6 +159,11 @@ def _ticket_row(row: Row, evidence: Row | None, language: Language) -> dict[str,
         "occurred_ms": milliseconds(row["occurred_at"]),
         "created_ms": milliseconds(row["created_at"]),
     }
+
+
+def _description(row: Row, language: Language) -> str:
+    """Return what was reported in the reader's language, or as it was reported where there is no other."""
+    return str((language == "zh" and row["fault_description_zh"]) or row["fault_description"])
 
 
 def _rounded(value: float | None) -> float | None:
@@ -235,7 +241,7 @@ def _marked(row: Row, language: Language) -> dict[str, Any]:
         "state": row["state"],
         "severity": row["severity"],
         "family": row["fault_family"],
-        "description": row["fault_description"],
+        "description": _description(row, language),
         "headline": evidence_words.headline(evidence, language) if evidence else "",
         "from_ms": milliseconds(row["occurred_at"]),
         "filed_ms": milliseconds(row["created_at"]),
@@ -269,6 +275,7 @@ async def load_ticket(
     assignments = await _rows(conn, QUERIES.list_ticket_assignments, by_id)
     return {
         **{name: value for name, value in ticket.items() if name not in _INSTANTS},
+        "fault_description": _description(ticket, language),
         **{f"{name.removesuffix('_at')}_ms": milliseconds(ticket[name]) for name in _INSTANTS},
         "evidence": _evidence(evidence, language),
         "events": [{**{k: v for k, v in row.items() if k != "at"}, "at_ms": milliseconds(row["at"])} for row in events],

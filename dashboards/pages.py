@@ -2,13 +2,14 @@
 
 from dashboards import words
 from dashboards.palette import colour
+from dashboards.service_page import SERVICE
 from dashboards.spec import Annotation, Column, Grid, Mapping, Page, Panel, Threshold, Variable
 from fettle.words import Words
 
 _HEALTH = tuple(Mapping(value, text, colour(value)) for value, text in words.HEALTH.items())
 _SEVERITY = tuple(Mapping(value, text, colour(value)) for value, text in words.SEVERITY.items())
 _STATE = tuple(Mapping(value, text, "text") for value, text in words.STATE.items())
-_FAMILY = tuple(Mapping(value, text, "text") for value, text in words.FAULT_FAMILY.items())
+_FAMILY = tuple(Mapping(value or "reported", text, "text") for value, text in words.FAULT_FAMILY.items())
 
 TRACE_POINTS = 1200
 """Most points a trace is cut into: about one a pixel."""
@@ -175,10 +176,10 @@ ORDER BY array_position(ARRAY['high', 'medium', 'low', 'well'], f.health), f.sit
             ),
             viz="stat",
             sql="""
-SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM dispatched_at - created_at) / 3600.0) AS dispatch_p50,
-    percentile_cont(0.9) WITHIN GROUP (ORDER BY extract(epoch FROM dispatched_at - created_at) / 3600.0) AS dispatch_p90,
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM closed_at - created_at) / 3600.0) AS closed_p50
-FROM report.ticket
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY dispatch_h) AS dispatch_p50,
+    percentile_cont(0.9) WITHIN GROUP (ORDER BY dispatch_h) AS dispatch_p90,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY close_h) AS closed_p50
+FROM report.ticket_times
 WHERE created_at >= $__timeFrom()::timestamptz AND created_at < $__timeTo()::timestamptz
 """,
             grid=Grid(16, 16, 8, 4),
@@ -201,7 +202,7 @@ WHERE created_at >= $__timeFrom()::timestamptz AND created_at < $__timeTo()::tim
             ),
             viz="barchart",
             sql="""
-SELECT CASE WHEN fault_family = '' THEN 'reported' ELSE replace(fault_family, '_', ' ') END AS family, count(*) AS tickets
+SELECT CASE WHEN fault_family = '' THEN 'reported' ELSE fault_family END AS family, count(*) AS tickets
 FROM report.ticket
 WHERE created_at < $__timeTo()::timestamptz AND coalesce(closed_at, 'infinity') > $__timeFrom()::timestamptz
 GROUP BY 1
@@ -210,7 +211,10 @@ LIMIT 12
 """,
             grid=Grid(16, 20, 8, 8),
             unit="none",
-            columns=(Column("family", Words("Fault", "故障")), Column("tickets", Words("Tickets", "工单数"))),
+            columns=(
+                Column("family", Words("Fault", "故障"), mappings=_FAMILY),
+                Column("tickets", Words("Tickets", "工单数")),
+            ),
             thresholds=(Threshold(None, "text"),),
             may_be_empty=True,
             no_value=Words("No ticket in this range", "该时段无工单"),
@@ -226,8 +230,9 @@ LIMIT 12
             ),
             viz="table",
             sql="""
-SELECT t.severity, t.number, t.state, t.machine, t.equipment_number, t.fault_family, t.fault_description,
-    t.engineer, t.assignment_status, t.priority, t.type, t.occurred_at, t.created_at, t.machine_id, t.ticket_id
+SELECT t.severity, t.number, t.state, t.machine, t.equipment_number,
+    CASE WHEN t.fault_family = '' THEN 'reported' ELSE t.fault_family END AS fault_family, t.fault_description,
+    t.fault_description_zh, t.engineer, t.assignment_status, t.priority, t.type, t.dispatch_hold, t.occurred_at, t.created_at, t.machine_id, t.ticket_id
 FROM report.ticket AS t
 WHERE t.state <> 'closed'
 ORDER BY array_position(ARRAY['high', 'medium', 'low'], t.severity), t.created_at DESC
@@ -241,6 +246,8 @@ ORDER BY array_position(ARRAY['high', 'medium', 'low'], t.severity), t.created_a
                 Column("equipment_number", Words("Number", "编号"), width=100),
                 Column("fault_family", Words("Fault", "故障"), width=170, mappings=_FAMILY),
                 Column("fault_description", Words("Description", "描述")),
+                Column("fault_description_zh", Words("Description in Chinese", "中文描述"), is_hidden=True),
+                Column("dispatch_hold", Words("Hold", "暂缓派工"), is_hidden=True),
                 Column("engineer", Words("Engineer", "工程师"), width=130),
                 Column("assignment_status", Words("Assignment", "派工"), is_hidden=True),
                 Column("priority", Words("Priority", "优先级"), is_hidden=True),
@@ -266,4 +273,4 @@ ORDER BY array_position(ARRAY['high', 'medium', 'low'], t.severity), t.created_a
     ),
 )
 
-PAGES: tuple[Page, ...] = (PLANT,)
+PAGES: tuple[Page, ...] = (PLANT, SERVICE)

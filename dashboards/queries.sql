@@ -63,7 +63,8 @@ ORDER BY kind, name;
 
 -- name: list_tickets_in_range
 -- Tickets of a machine that overlap a range, with their newest evidence, to be marked on its traces.
-SELECT t.ticket_id, t.number, t.type, t.state, t.severity, t.fault_family, t.fault_description, t.occurred_at, t.created_at, t.closed_at,
+SELECT t.ticket_id, t.number, t.type, t.state, t.severity, t.fault_family, t.fault_description,
+    t.fault_description_zh, t.occurred_at, t.created_at, t.closed_at,
     (SELECT e.evidence FROM report.ticket_evidence AS e WHERE e.ticket_id = t.ticket_id
      ORDER BY e.evidence_id DESC LIMIT 1) AS evidence
 FROM report.ticket AS t
@@ -74,8 +75,8 @@ ORDER BY t.occurred_at;
 -- name: find_ticket
 -- One ticket with everything its page shows.
 SELECT t.ticket_id, t.number, t.type, t.state, t.channel, t.priority, t.severity, t.equipment_number, t.machine_id, t.machine,
-    coalesce(m.site_name, t.site, '') AS site, t.region, t.customer, t.fault_family, t.fault_description, t.occurred_at,
-    t.created_at, t.updated_at, t.closed_at, t.resolution_code, t.engineer, t.assignment_status
+    coalesce(m.site_name, t.site, '') AS site, t.region, t.customer, t.fault_family, t.fault_description, t.fault_description_zh,
+    t.dispatch_hold, t.occurred_at, t.created_at, t.updated_at, t.closed_at, t.resolution_code, t.engineer, t.assignment_status
 FROM report.ticket AS t
 LEFT JOIN report.machine AS m ON m.machine_id = t.machine_id
 WHERE t.number = %(number)s;

@@ -82,6 +82,7 @@ class Panel:
     no_value: Words | None = None
     may_be_empty: bool = False
     colour: str = ""
+    draws: Literal["line", "bars"] = "line"
     is_steady: bool = False  # does not depend on the time range
 
 

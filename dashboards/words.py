@@ -71,20 +71,26 @@ ASSIGNMENT = {
     "withdrawn": Words("Withdrawn", "已撤回"),
     "finished": Words("Finished", "已完成"),
 }
+HOLD = {
+    "nobody_eligible": Words("Nobody is eligible", "无合格工程师"),
+    "offers_failed": Words("All who were asked declined", "被推送者均未接单"),
+    "taken_back": Words("Taken back by the supervisor", "主管已撤回"),
+}
 CHANNEL = {
     "phone": Words("Phone", "电话"),
-    "wechat": Words("WeChat", "微信"),
+    "mail": Words("Mail", "邮件"),
+    "chat": Words("Chat", "在线沟通"),
+    "board": Words("Board", "看板"),
     "api": Words("API", "接口"),
-    "web": Words("Web", "网页"),
     "detector": Words("Detection", "自动检测"),
 }
 RESOLUTION = {
-    "accepted": Words("Accepted by the customer", "客户已验收"),
+    "accepted": Words("Accepted", "已验收"),
     "auto_accepted": Words("Accepted after the time limit", "超时自动验收"),
     "cancelled": Words("Cancelled", "已取消"),
+    "rejected": Words("Rejected", "已驳回"),
     "duplicate": Words("Duplicate", "重复工单"),
-    "dismissed": Words("No fault found", "未发现故障"),
-    "false_alarm": Words("No fault found", "误报"),
+    "false_alarm": Words("False alarm", "误报"),
 }
 EVENT = {
     "filed": Words("Filed", "提交"),
@@ -210,7 +216,7 @@ def table(language: Language) -> dict[str, str]:
     """Return every text the pages need, by key: `health.well`, `state.closed`, `log_in`."""
     groups = {
         "health": HEALTH, "severity": SEVERITY, "state": STATE, "type": TYPE, "priority": PRIORITY, "family": FAULT_FAMILY,
-        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "event": EVENT, "actor": ACTOR,
+        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "hold": HOLD, "event": EVENT, "actor": ACTOR,
         "detector": DETECTOR, "class": MACHINE_CLASS,
     }  # fmt: skip
     named = {f"{group}.{value}": words for group, entries in groups.items() for value, words in entries.items()}

@@ -164,7 +164,9 @@ def _panel(panel: Panel, page: Page, language: Language) -> Json:
         "targets": [_target(panel.sql, page, form="time_series" if panel.viz == "timeseries" else "table")],
         "fieldConfig": {
             "defaults": defaults,
-            "overrides": [o for column in panel.columns if (o := _override(column, page, language))["properties"]],
+            "overrides": [
+                o for column in panel.columns if (o := _override(column, panel, page, language))["properties"]
+            ],
         },
         "options": options,
         **({"maxDataPoints": 1200} if panel.viz == "timeseries" else {}),
@@ -195,9 +197,9 @@ def _options(panel: Panel) -> tuple[Json, Json, Json | None]:
             )
         case "timeseries":
             custom = {
-                "drawStyle": "line",
+                "drawStyle": panel.draws,
                 "lineWidth": 1,
-                "fillOpacity": 0,
+                "fillOpacity": 60 if panel.draws == "bars" else 0,
                 "showPoints": "never",
                 "spanNulls": False,
                 "lineInterpolation": "linear",
@@ -236,7 +238,7 @@ def _options(panel: Panel) -> tuple[Json, Json, Json | None]:
             return options, {}, None
 
 
-def _override(column: Column, page: Page, language: Language) -> Json:
+def _override(column: Column, panel: Panel, page: Page, language: Language) -> Json:
     properties: list[Json] = [{"id": "displayName", "value": column.words.say(language, {})}]
     if column.unit:
         properties.append({"id": "unit", "value": column.unit})
@@ -252,7 +254,8 @@ def _override(column: Column, page: Page, language: Language) -> Json:
             for index, one in enumerate(column.mappings)
         }
         properties.append({"id": "mappings", "value": [{"type": "value", "options": options}]})
-        properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
+        if panel.viz == "table":
+            properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
     if column.links_to == "machine":
         url = f"/d/{uid_of(page, language)}?var-machine=${{__data.fields.machine_id}}&${{__url_time_range}}"
         properties.append({"id": "links", "value": [{"title": "${__value.text}", "url": url, "targetBlank": False}]})

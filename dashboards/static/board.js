@@ -154,7 +154,7 @@ function showTickets(tickets) {
     h("span", { class: "where" }, one.machine ? `${one.equipment} · ${own(one.machine)}` : say("unknown_machine", { number: one.equipment })),
     h("span", { class: "headline" }, one.headline || one.description),
     h("span", { class: "foot" },
-      h("span", { class: one.engineer ? "engineer" : "engineer is-none" }, own(one.engineer) || say("no_engineer")),
+      h("span", { class: one.engineer ? "engineer" : "engineer is-none" }, own(one.engineer) || (one.hold ? say(`hold.${one.hold}`) : say("no_engineer"))),
       h("span", {}, `${say(`severity.${one.severity}`)} · ${say("ago", { time: span(now() - one.occurred_ms) })}`))))));
   });
 }

@@ -63,7 +63,7 @@ function assignments(ticket) {
       h("div", { class: "line" }, h("b", {}, own(one.engineer)), h("span", { class: "pill" }, say(`assignment.${one.status}`))),
       h("p", { class: "quiet" }, [moment(one.offered_ms), one.phone, one.expires_ms && one.status === "offered" ? say("answer_until", { time: moment(one.expires_ms) }) : ""].filter(Boolean).join(" · ")),
       one.reason.length ? h("ul", { class: "reasons" }, one.reason.map((sentence) => h("li", {}, sentence))) : null)))
-      : h("p", { class: "quiet" }, say("no_engineer_yet")));
+      : h("p", { class: "quiet" }, ticket.dispatch_hold ? say(`hold.${ticket.dispatch_hold}`) : say("no_engineer_yet")));
 }
 
 function life(ticket) {

@@ -8,6 +8,7 @@ import pytest
 import dashboards
 from dashboards import words
 from fettle.model import FaultFamily, Severity, SignalKind, TicketState, TicketType
+from workorders.model import Channel, DispatchHold, Resolution
 
 STATIC = Path(dashboards.__file__).parent / "static"
 
@@ -33,6 +34,9 @@ def test_placeholders_agree():
         ("family", FaultFamily),
         ("kind", SignalKind),
         ("severity", Severity),
+        ("channel", Channel),
+        ("resolution", Resolution),
+        ("hold", [h for h in DispatchHold if h]),
     ],
 )
 def test_every_value_of_the_model_has_words(group, values):
