@@ -46,15 +46,21 @@ class EngineConfig:
 
     smooth_s: float = 3600.0  # EWMA of the residuals, at least four steps long
     smooth_steps: float = 6.0
-    multiplier: float = 8.0  # alarm level in standard deviations of the smoothed residual
+    multiplier: float = 8.0  # alarm level in standard deviations of the smoothed residual, until it is calibrated
+    lowest_multiplier: float = 3.0
+    highest_multiplier: float = 12.0
+    proof_days: float = 4.0  # excursions count once the machine stayed well for so long
+    calibration_days: float = 300.0  # channel-days of a group before its alarm level is calibrated
+    calibration_trust_days: float = 2000.0  # half way from the start value to what the group shows
+    rate_margin: float = 0.8  # calibrate to this share of the set rate
     warn_share: float = 0.5  # of the alarm level: learning stops here
     clear_share: float = 0.6  # of the alarm level: below this an alarm may clear
     reseed_taus: float = 10.0
     freeze_hours: float = 24.0  # a provisional model stops learning at most this long, or as long as it has learned
-    down_share: float = 0.67  # a temperature below what is expected counts less
-    adapt_days: float = 10.0  # slow following of a healthy machine
+    down_share: float = 0.5  # a temperature below what is expected counts less
+    adapt_days: float = 5.0  # slow following of a healthy machine
     adapt_cap: float = 3.0  # never further than this many sigma from the accepted baseline
-    season_k_per_day: float = 0.15  # but a temperature may follow the seasons at this rate
+    season_k_per_day: float = 0.25  # but a temperature may follow the seasons at this rate
     season_most_k: float = 20.0
 
     on_delay_s: float = 600.0
@@ -76,6 +82,9 @@ class EngineConfig:
     idle_vibration_share: float = 0.3  # of the usual level, where no load is measured
     excess_unit: float = 0.02  # overload counts in 2 % of the limit of the baseline
     excess_alarm: float = 0.5  # raised above this much smoothed excess
+    excess_near: float = 0.9  # only loads beyond this share of the limit say anything about it
+    excess_high_hours: float = 24.0  # baseline before an excess is believed
+    excess_low_hours: float = 168.0
 
     stuck_false_per_day: float = 0.0005
     stuck_least: int = 10

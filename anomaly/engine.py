@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anomaly import ticks
+from anomaly.calibrate import PeakPool
 from anomaly.columns import NEVER, AnyArray, BoolArray, FloatArray, ForeignState, Groups, IntArray
 from anomaly.config import KINDS, LOADS, UNSCORED, VIBRATION, EngineConfig
 from anomaly.finding import Finding, FindingEvent, MachineMeta, SensorMeta
@@ -56,6 +57,14 @@ class Engine:
         self.channels = Channels()
         self.alarms = Alarms()
         self.training = Training(self.config.history_steps)
+        self.pool = PeakPool(
+            len(KINDS) * len(View),
+            least_days=self.config.calibration_days,
+            trust_days=self.config.calibration_trust_days,
+            default=self.config.multiplier,
+            lowest=self.config.lowest_multiplier,
+            highest=self.config.highest_multiplier,
+        )
         self.incidents = Incidents(reopen_us=int(self.config.reopen_s * 1e6))
         self.unknown_samples = 0
         self._machine_meta: list[MachineMeta] = []
@@ -122,6 +131,7 @@ class Engine:
             for kind in LOADS:
                 if kind in kinds:
                     self.machines.load_row[machine] = rows[kinds.index(kind)]
+                    self.sensors.rest_below[rows[kinds.index(kind)]] = np.inf  # until its scale is known
                     break
         own = {
             (int(self.channels.sensor[c]), int(self.channels.view[c]))
@@ -138,6 +148,8 @@ class Engine:
                 self.channels.sensor[c] = row
                 self.channels.machine[c] = machine
                 self.channels.view[c] = view
+                self.channels.group[c] = KINDS.index(kind) * len(View) + view
+                self.channels.alarm_sigmas[c] = self.config.multiplier
                 self.channels.needs_running[c] = kind in VIBRATION or view is View.EXCESS_LOW
                 self.channels.two_sided[c] = view is View.LEVEL and kind not in VIBRATION
                 self.channels.alarm[c] = self.alarms.add(1)[0]
@@ -157,6 +169,7 @@ class Engine:
     def _index(self) -> None:
         self.sensors_of = Groups(self.sensors.machine, self.machines.n)
         self.channels_of = Groups(self.channels.machine, self.machines.n)
+        self.channel_count = np.bincount(self.channels.machine, minlength=self.machines.n)
         ids = self.sensors.sensor_id
         aside = np.isin(self.machines.machine_id[self.sensors.machine], list(self._set_aside))
         rows = np.where(aside, -1, np.arange(self.sensors.n))
@@ -398,6 +411,7 @@ class Engine:
         for name, table in self._tables():
             arrays.update(table.dump(name))
         arrays.update(self.training.dump())
+        arrays.update(self.pool.dump())
         body: dict[str, Any] = {
             "state_version": STATE_VERSION,
             "config": self.config.digest(),
@@ -439,6 +453,7 @@ class Engine:
         for name, table in engine._tables():
             table.load(name, arrays)
         engine.training.load(arrays)
+        engine.pool.load(arrays)
         engine.incidents.load(body["incidents"])
         engine.unknown_samples = body["unknown_samples"]
         engine._restore(known_machines, known_sensors, body)

@@ -71,7 +71,7 @@ def fit_machine(
         if len(seen):
             low, high = np.quantile(seen, [0.001, 0.999])
             margin = 0.10 * max(high - low, 0.1 * high)
-            machines.load_low[machine], machines.load_high[machine] = low - margin, high + margin
+            machines.load_low[machine], machines.load_high[machine] = low - margin, high * 1.02
         machines.knows_off[machine] = int(np.count_nonzero(steady & ~running)) >= _KNOWN_STEPS
         warm = (at - at[0] >= _LAG_SETTLE_US) & np.isfinite(lag).all(axis=1)
         if warm.any():
@@ -195,9 +195,12 @@ def _fit_excess(
     prior = EXCESS_PRIOR
     doubt = prior.doubt(learned / 3.6e9)
     channels.edge[c] = edge
-    channels.noise[c] = config.excess_unit * edge
+    unit = config.excess_unit
+    if high:  # a load that scatters at its top needs more than that
+        unit = max(unit, (edge - float(np.quantile(rows, 0.95))) / edge)
+    channels.noise[c] = unit * edge
     # one alarm level is `excess_alarm` units of smoothed excess, more while the baseline is short
-    channels.sigma[c] = (config.excess_alarm * config.excess_unit + doubt) * edge / config.multiplier
+    channels.sigma[c] = (config.excess_alarm * unit + doubt) * edge / config.multiplier
     channels.fitted_us[c] = learned
     channels.is_fitted[c] = True
 

@@ -131,6 +131,7 @@ class Open:
 
     finding: Finding
     alarms: set[int]
+    seen: set[int]
 
 
 class Incidents:
@@ -154,18 +155,7 @@ class Incidents:
         if known is not None and (
             known.finding.cleared_us is None or context.at_us - known.finding.cleared_us <= self._reopen_us
         ):
-            reopened = known.finding.cleared_us is not None
-            known.alarms.update(alarms)
-            known.finding = known.finding.changed(
-                severity=max(severity, known.finding.severity, key=_RANK.__getitem__),
-                cleared_us=None,
-                score=sum(s.score for s in ranked),
-                sensor_ids=_merge(known.finding.sensor_ids, ranked),
-                evidence=_evidence(
-                    ranked, context, known.finding.onset_us, first=known.finding.evidence, reopened=reopened
-                ),
-            )
-            return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)]
+            return self._add(known, alarms, ranked, context, severity)
         family = FaultFamily.SENSOR_FAULT if kind is FindingKind.SENSOR else family_of(ranked)
         head = ranked[0]
         onset = min(s.onset_us for s in ranked if s.is_active)
@@ -190,8 +180,29 @@ class Incidents:
             sensor_ids=_merge((), ranked),
             evidence=_evidence(ranked, context, onset, first=None, reopened=False),
         )
-        self._open[key] = Open(finding, set(alarms))
+        self._open[key] = Open(finding, set(alarms), set(alarms))
         return [FindingEvent(Change.RAISED, finding, context.at_us)]
+
+    @staticmethod
+    def _add(
+        known: Open, alarms: list[int], ranked: list[Sign], context: Context, severity: Severity
+    ) -> list[FindingEvent]:
+        """Append evidence; say so only if it is news: another sensor or rule, a worse severity, or that it is back."""
+        before = known.finding
+        sensors = _merge(before.sensor_ids, ranked)
+        severity = max(severity, before.severity, key=_RANK.__getitem__)
+        reopened = before.cleared_us is not None
+        is_news = reopened or severity is not before.severity or not known.seen.issuperset(alarms)
+        known.alarms.update(alarms)
+        known.seen.update(alarms)
+        known.finding = before.changed(
+            severity=severity,
+            cleared_us=None,
+            score=sum(s.score for s in ranked),
+            sensor_ids=sensors,
+            evidence=_evidence(ranked, context, before.onset_us, first=before.evidence, reopened=reopened),
+        )
+        return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)] if is_news else []
 
     def clear_alarms(self, alarms: list[int], context: Context) -> list[FindingEvent]:
         """Take alarms that cleared; a finding is cleared with the last alarm that holds it open."""
@@ -208,13 +219,21 @@ class Incidents:
 
     def dump(self) -> list[dict[str, Any]]:
         return [
-            {"machine": m, "kind": kind.value, "finding": o.finding.as_dict(), "alarms": sorted(o.alarms)}
+            {
+                "machine": m,
+                "kind": kind.value,
+                "finding": o.finding.as_dict(),
+                "alarms": sorted(o.alarms),
+                "seen": sorted(o.seen),
+            }
             for (m, kind), o in self._open.items()
         ]
 
     def load(self, body: list[dict[str, Any]]) -> None:
         self._open = {
-            (row["machine"], FindingKind(row["kind"])): Open(Finding.from_dict(row["finding"]), set(row["alarms"]))
+            (row["machine"], FindingKind(row["kind"])): Open(
+                Finding.from_dict(row["finding"]), set(row["alarms"]), set(row["seen"])
+            )
             for row in body
         }
 

@@ -75,6 +75,8 @@ class Machines(Columns):
     learned_us: IntArray = column("i8", 0)
     next_fit: IntArray = column("i8", 0)
     is_learning: BoolArray = column("?", 1)
+    proof_since: IntArray = column("i8", NEVER)
+    is_spoilt: BoolArray = column("?", 0)  # a long alarm since then: what was seen proves nothing
     is_silent: BoolArray = column("?", 0)
     historical: BoolArray = column("?", 0)
 
@@ -103,7 +105,7 @@ class Sensors(Columns):
     same: CountArray = column("i4", 0)
     pairs: CountArray = column("i4", 0)
     longest_run: CountArray = column("i4", 0)
-    rough: FloatArray = column("f8", float("nan"))  # mean bend: how far a sample is off the middle of its neighbours
+    rough: FloatArray = column("f8", 0.0)  # mean bend: how far a sample is off the middle of its neighbours
     largest_step: FloatArray = column("f8", 0.0)
     spikes: FloatArray = column("f8", 0.0)  # of late, decaying
     usual_spikes: FloatArray = column("f8", 0.0)
@@ -154,6 +156,13 @@ class Channels(Columns):
     residual: FloatArray = column("f8", float("nan"))
     fitted_us: IntArray = column("i8", 0)  # length of the baseline the fit stands on
     expected: FloatArray = column("f8", float("nan"))
+    group: IntArray = column("i8", 0)  # channels calibrated together
+    alarm_sigmas: FloatArray = column("f8", 8.0)
+    sigmas: FloatArray = column("f8", 0.0, (2,))  # the two sizes before this one
+    excursion: FloatArray = column("f8", 0.0)  # its peak so far, in sigmas; 0 outside
+    peaks: FloatArray = column("f8", 0.0, (6,))  # the largest of those that ended and wait for their proof
+    peaks_n: IntArray = column("i8", 0)
+    watched_days: FloatArray = column("f8", 0.0)
     score: FloatArray = column("f8", 0.0)  # 1 is the alarm level
     peak: FloatArray = column("f8", 0.0)
     warned_at: IntArray = column("i8", NEVER)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anomaly import ticks
+from anomaly.calibrate import END_SHARE, LOW_LEVEL
 from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
 from anomaly.config import KINDS, VIBRATION
 from anomaly.finding import FindingEvent
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
 _TEMPERATURE = KINDS.index(SignalKind.TEMPERATURE)
+_MISTAKEN_LOAD = 3.0
 _VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
 
 
@@ -78,17 +80,86 @@ class Steps:
         down = np.where(is_hot, -config.down_share * level, -level)
         signed = np.where(ch.two_sided[c], np.maximum(level, down), level)
         with np.errstate(invalid="ignore"):
-            score = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / (config.multiplier * ch.sigma[c]), 0.0)
+            sigmas = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / ch.sigma[c], 0.0)
+        score = sigmas / ch.alarm_sigmas[c]
         ch.score[c] = score
         live = ~m.historical[which][c_owner] & ~suspect[position[sensor]]
         self._alarms(c, at_c, score, valid & live, period)
 
         suspicious = np.zeros(len(which), dtype=bool)
         suspicious[c_owner[valid & (score > config.warn_share)]] = True
+        self._calibrate(which, at, c, c_owner, sigmas, valid & live, period)
         self._adapt(c, residual, valid & live & ~suspicious[c_owner], period, is_hot)
         self._learn(which, at, dt_s, sensor_rows, owner, np.where(suspect, np.nan, mean), suspicious)
         e.take_sensor_changes()
         return e.settle(int(at.max())) if e.raised or e.cleared else []
+
+    def _calibrate(
+        self,
+        which: IntArray,
+        at: IntArray,
+        c: IntArray,
+        c_owner: IntArray,
+        sigmas: FloatArray,
+        may: BoolArray,
+        period_s: FloatArray,
+    ) -> None:
+        """Note excursions that ended; once their machine stayed well, pool them and set alarm levels anew."""
+        e = self._engine
+        m, ch, config = e.machines, e.channels, e.config
+        sustained = np.minimum(sigmas, ch.sigmas[c].min(axis=1))  # what the on-delay lets through
+        ch.sigmas[c, 1] = np.where(may, ch.sigmas[c, 0], ch.sigmas[c, 1])
+        ch.sigmas[c, 0] = np.where(may, sigmas, ch.sigmas[c, 0])
+        may = may & ~m.is_learning[which][c_owner]
+        if may.any():
+            ch.watched_days[c] += np.where(may, period_s / 86400.0, 0.0)
+            peak = ch.excursion[c]
+            ended = may & (peak > 0) & (sigmas < END_SHARE * LOW_LEVEL)
+            if ended.any():
+                rows = c[ended]
+                least = ch.peaks[rows].argmin(axis=1)
+                ch.peaks[rows, least] = np.maximum(ch.peaks[rows, least], peak[ended])
+                ch.peaks_n[rows] += 1
+            grown = np.where(may & (sustained >= LOW_LEVEL), np.maximum(peak, sustained), peak)
+            ch.excursion[c] = np.where(ended, 0.0, grown)
+        alarm = ch.alarm[c]
+        active = e.alarms.active[alarm]
+        lasting = active & (at[c_owner] - e.alarms.raised_at[alarm] > 86_400_000_000)
+        m.is_spoilt[which[c_owner[lasting]]] = True
+        since = np.where(m.proof_since[which] > NEVER, m.proof_since[which], at)
+        m.proof_since[which] = since
+        over = at - since >= config.proof_days * 86_400e6
+        if not over.any():
+            return
+        is_raised = np.bincount(c_owner, weights=active, minlength=len(which)) > 0
+        self._conclude(c[over[c_owner]], (over & ~is_raised & ~m.is_spoilt[which])[c_owner[over[c_owner]]])
+        m.proof_since[which[over]] = at[over]
+        m.is_spoilt[which[over]] = False
+        self.set_alarm_levels()
+
+    def _conclude(self, c: IntArray, is_well: BoolArray) -> None:
+        """Pool what the channels `c` saw since the last proof where their machine stayed well; forget it elsewhere."""
+        e = self._engine
+        ch = e.channels
+        well = c[is_well]
+        e.pool.watch(ch.group[well], ch.watched_days[well], np.maximum(ch.peaks_n[well] - ch.peaks.shape[1], 0))
+        held = ch.peaks[well]
+        e.pool.push(np.repeat(ch.group[well], held.shape[1])[held.ravel() > 0], held[held > 0])
+        ch.peaks[c] = 0.0
+        ch.peaks_n[c] = 0
+        ch.watched_days[c] = 0.0
+
+    def set_alarm_levels(self) -> None:
+        """Give every channel the level that its group reaches at the channel's share of the set rate."""
+        e = self._engine
+        ch, config = e.channels, e.config
+        rate = config.rate_margin * config.false_tickets_per_machine_day
+        for group in np.unique(ch.group):
+            mine = ch.group == group
+            share = e.channel_count[ch.machine[mine]]
+            for count in np.unique(share):
+                rows = np.flatnonzero(mine)[share == count]
+                ch.alarm_sigmas[rows] = e.pool.level(int(group), rate / int(count))
 
     def _adapt(
         self, c: IntArray, residual: FloatArray, may: BoolArray, period_s: FloatArray, is_hot: BoolArray
@@ -132,6 +203,14 @@ class Steps:
             on = least > config.running_on_share
             off = most < config.running_off_share
             outside = on & ((load < m.load_low[which]) | (load > m.load_high[which]))
+            small = (load > _MISTAKEN_LOAD) & (m.tier[which] < Tier.OWN_MODEL)
+        if small.any():  # what passed for full load was a machine standing still
+            self._forget_scale(which[small])
+            load, on, off, outside = (
+                np.where(small, blank, old)
+                for blank, old in ((np.nan, load), (False, on), (False, off), (False, outside))
+            )
+            known = known & ~small
         mode = np.where(on, Mode.RUNNING, np.where(off, Mode.OFF, Mode.SWITCHING))
         mode = np.where(outside | ~known | ~np.isfinite(scale), Mode.UNKNOWN, mode)
         # a machine that ran before this step is steady in it; one that just started is not
@@ -139,6 +218,16 @@ class Steps:
         m.mode[which] = np.where(settled & has, Mode.SWITCHING, mode)
         m.mode[which] = np.where(settled & has & (dt_s >= 0), mode, m.mode[which])
         return np.where(has, load, 0.0)
+
+    def _forget_scale(self, machines: IntArray) -> None:
+        """Start the scale of a load anew: its models were made for a machine at rest."""
+        e = self._engine
+        e.machines.load_scale[machines] = np.nan
+        e.sensors.rest_below[e.machines.load_row[machines]] = np.inf
+        rows, _ = e.channels_of.rows(np.sort(machines))
+        e.channels.is_fitted[rows] = False
+        e.channels.fitted_us[rows] = 0
+        e.machines.next_fit[machines] = 0
 
     def _residual(
         self, c: IntArray, c_owner: IntArray, which: IntArray, x: FloatArray, load: FloatArray, at: IntArray
@@ -177,7 +266,12 @@ class Steps:
             ~loaded | is_excess | (mode == Mode.RUNNING) | ((at_rest | (mode == Mode.SWITCHING)) & ~ch.needs_running[c])
         )
         ready &= ~(is_excess & (mode != Mode.RUNNING) & (mode != Mode.UNKNOWN))
-        ready &= ~((view == View.EXCESS_LOW) & (mode == Mode.UNKNOWN) & (load[c_owner] > m.load_high[which][c_owner]))
+        hours = ch.fitted_us[c] / 3.6e9
+        high, low = view == View.EXCESS_HIGH, view == View.EXCESS_LOW
+        # a machine that is not driven near its limit tells nothing about it, neither good nor bad
+        near = e.config.excess_near
+        ready &= ~(high & ((x < near * edge) | (hours < e.config.excess_high_hours)))
+        ready &= ~(low & ((x > (2.0 - near) * edge) | (hours < e.config.excess_low_hours)))
         idle = ~loaded & ch.needs_running[c] & (view == View.LEVEL) & (residual < np.log(e.config.idle_vibration_share))
         ready &= ~idle
         uses_lag = (ch.coefficients[c][:, LAG_FEATURES] != 0).any(axis=1)
@@ -321,7 +415,7 @@ class Steps:
         alarm = int(ch.alarm[c])
         since = int(alarms.since[alarm])
         view = View(int(ch.view[c]))
-        width = float(e.config.multiplier * ch.sigma[c])
+        width = float(ch.alarm_sigmas[c] * ch.sigma[c])
         expected = float(ch.expected[c])
         if view in (View.EXCESS_HIGH, View.EXCESS_LOW):
             low, high = (None, expected + width) if view is View.EXCESS_HIGH else (expected - width, None)

@@ -82,14 +82,14 @@ class Validity:
         size = np.abs(rise)
         turn = np.where(rise * back > 0, np.minimum(size, np.abs(back)), 0.0)
         rough, largest = s.rough[sel], s.largest_step[sel]
-        bend = np.minimum(np.abs(rise + back) * 0.5, 10.0 * np.where(np.isfinite(rough), rough, np.inf))
-        bend = np.where(np.isfinite(bend) & ~wrong, bend, 0.0)
         grown = seen >= config.grown_samples
+        bend = np.abs(rise + back) * 0.5
+        seen_bend = np.isfinite(bend) & ~wrong
+        bend = np.where(seen_bend, np.where(grown, np.minimum(bend, 10.0 * rough), bend), 0.0)
         spike = grown & (turn > np.maximum(config.spike_roughness * rough, config.spike_step_share * largest)) & ~wrong
-        moving = ~s.is_off[sel]
-        weight = np.where(moving, np.maximum(0.005, 1.0 / (seen + 1.0)), 0.0)
+        weight = np.where(seen_bend & ~s.is_off[sel], np.maximum(0.005, 1.0 / seen.clip(1)), 0.0)
         usual = np.where(grown, np.minimum(bend, 4.0 * rough), bend)
-        s.rough[sel] = np.where(np.isfinite(rough), rough + weight * (usual - rough), bend)
+        s.rough[sel] = rough + weight * (usual - rough)
         leap = grown & (size > config.leap_share * largest) & ~spike
         if learning.any():
             fair_step = learning & ~spike & ~leap & (size < np.inf)
