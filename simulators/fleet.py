@@ -289,6 +289,8 @@ class Fleet:
         columns = {signal: Column(taken, taken, values[signal]) for signal in wanted}
         if healthy_sensors:
             return columns
+        if self.scenario.model == "reference":
+            columns = {signal: _inside(column) for signal, column in columns.items()}
         if fate.sensor_faults:
             for signal, column in columns.items():
                 columns[signal] = apply_sensor_faults(
@@ -321,3 +323,9 @@ class Fleet:
         per_block = self.block_us // machine.period_us
         column = self._draw(machine, sample // per_block, frozenset({signal}), healthy_sensors=True)[signal]
         return float(column.values[sample % per_block])
+
+
+def _inside(column: Column) -> Column:
+    """Return the column without the instants before the run and after its end."""
+    there = np.isfinite(column.values)
+    return column if there.all() else Column(column.taken_us[there], column.stamped_us[there], column.values[there])

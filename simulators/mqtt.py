@@ -171,13 +171,14 @@ class Publisher:
         except OSError as error:
             raise BrokerUnreachable(host=a.host, port=a.port, why=_reason(error)) from error
         self._socket: socket.socket = plain
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if a.tls:
                 self._socket = _secure(plain, a)
         except OSError as error:
             plain.close()
-            raise BrokerUnreachable(host=a.host, port=a.port, why=_reason(error)) from error
+            why = f"no TLS connection ({_reason(error)}); check FETTLE_BROKER_TLS_CA, FETTLE_BROKER_TLS_CERT and FETTLE_BROKER_TLS_KEY"
+            raise BrokerRefused(host=a.host, port=a.port, why=why) from error
 
     def _introduce(self) -> None:
         self._out.clear()

@@ -19,11 +19,11 @@ from scipy.signal import lfilter
 
 from simulators.disturbances import Disturbance
 from simulators.faults import Condition, Fault, condition
-from simulators.machine import Machine, MachineClass, generator
+from simulators.machine import Machine, MachineClass, generator, stable_key
 from simulators.production import DAY_S, DAY_US, Spans, State, day_spans
 
 MINUTES = 1440
-_PLAN, SAMPLE_STREAM = 6, 7  # streams of random numbers
+_PLAN, SAMPLE_STREAM, _WEATHER = 6, 7, 8  # streams of random numbers
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,13 +39,13 @@ class Climate:
     southern: bool = False
 
 
-def outdoor_c(climate: Climate, utc_offset_h: float, key: int, t_s: npt.NDArray[np.int64]) -> Floats:
+def outdoor_c(climate: Climate, utc_offset_h: float, rng: np.random.Generator, t_s: npt.NDArray[np.int64]) -> Floats:
     """Return the outdoor temperature at each second since 1970; coldest in mid January, warmest at 15:00 local."""
     local = (t_s + int(utc_offset_h * 3600)).astype(np.float64)
     year = (local / DAY_S - 14.0) / 365.2425 + (0.5 if climate.southern else 0.0)
     out = climate.mean_c - climate.season_c * np.cos(2 * np.pi * year)
     out += climate.day_c * np.cos(2 * np.pi * (local % DAY_S - 15 * 3600) / DAY_S)
-    u = generator(key, 1).random((2, 5))
+    u = rng.random((2, 5))
     for period_d, phase in zip(1.3 * 1.8 ** (np.arange(5) + u[0]), u[1], strict=True):
         out += climate.weather_c * 0.63 * np.sin(2 * np.pi * (local / DAY_S / period_d + phase))
     return np.asarray(out)
@@ -101,8 +101,8 @@ class Physics:
         found = self._outdoor.get(key)
         if found is None:
             t_s = day * DAY_S + 60 * np.arange(MINUTES + 1)
-            site_key = int.from_bytes(machine.site.encode()[:7], "little")
-            found = outdoor_c(self._climates[machine.site], machine.utc_offset_h, site_key, t_s)
+            rng = generator(self._seed, stable_key(machine.site), _WEATHER)
+            found = outdoor_c(self._climates[machine.site], machine.utc_offset_h, rng, t_s)
             self._outdoor[key] = found
             while len(self._outdoor) > 64:
                 self._outdoor.popitem(last=False)

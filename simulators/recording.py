@@ -60,6 +60,7 @@ class Recording:
         lines: line of the file of each row, for messages.
         times: microseconds since 1970.
         columns: values by column; NaN where a cell is empty.
+        labels: texts by label column, one per row; they say which machine or site a row belongs to.
         backwards: rows whose time lies before the row above.
     """
 
@@ -67,6 +68,7 @@ class Recording:
     lines: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[np.float64]]
+    labels: Mapping[str, list[str]]
     ignored: tuple[str, ...]
     backwards: int
 
@@ -81,6 +83,7 @@ def read_recording(
     time_column: str,
     columns: Sequence[str] = (),
     without: Sequence[str] = (),
+    label_columns: Sequence[str] = (),
     separator: str | None = None,
     time_format: str | None = None,
     utc_offset_h: float = 0.0,
@@ -94,6 +97,7 @@ def read_recording(
         time_column: header of the time stamps.
         columns: only these; by default every column but the time and unnamed index columns.
         without: columns to leave out.
+        label_columns: columns of text that become levels of the topic: machine, site.
         separator: between columns; by default the likeliest in the header.
         time_format: for `strptime`; "epoch_s", "epoch_ms", "epoch_us"; by default the form is found from the first row.
         utc_offset_h: zone of times that carry none.
@@ -113,7 +117,10 @@ def read_recording(
         header = [name.strip() for name in next(rows)[1]]
     except StopIteration:
         raise RecordingUnreadable(file=path, problem="is empty; expected a header line and rows") from None
-    wanted, ignored = _choose(path, header, time_column, columns, without)
+    wanted, ignored = _choose(path, header, time_column, columns, (*without, *label_columns))
+    ignored = tuple(name for name in ignored if name not in label_columns)
+    label_positions = [(name, header.index(name)) for name in label_columns]
+    labels: dict[str, list[str]] = {name: [] for name in label_columns}
     at_time = header.index(time_column)
     positions = [(name, header.index(name)) for name in wanted]
     read_time: ReadTime | None = None
@@ -142,6 +149,8 @@ def read_recording(
             )
             raise RecordingWrong(file=path, line=line, column=time_column, value=cell, expected=expected) from None
         lines.append(line)
+        for name, position in label_positions:
+            labels[name].append(_read_label(path, line, name, row[position]))
         for out, (name, position) in zip(values, positions, strict=True):
             out.append(_read_number(path, line, name, row[position], decimal))
         if progress and len(lines) % 5000 == 0:
@@ -154,6 +163,7 @@ def read_recording(
         lines=np.array(lines, np.int64),
         times=moments,
         columns={name: np.array(v) for name, v in zip(wanted, values, strict=True)},
+        labels=labels,
         ignored=ignored,
         backwards=int(np.sum(np.diff(moments) < 0)),
     )
@@ -231,6 +241,14 @@ def _read_number(path: Path, line: int, name: str, cell: str, decimal: str) -> f
             file=path, line=line, column=name, value=cell.strip(), expected="a finite number or an empty cell"
         )
     return value
+
+
+def _read_label(path: Path, line: int, name: str, cell: str) -> str:
+    try:
+        return check_level(name, cell.strip())
+    except BadTopicLevel:
+        expected = "a name without '/', '+' and '#', at most 128 characters long"
+        raise RecordingWrong(file=path, line=line, column=name, value=cell.strip(), expected=expected) from None
 
 
 def _time_reader(path: Path, line: int, column: str, cell: str, form: str | None, utc_offset_h: float) -> ReadTime:

@@ -24,8 +24,8 @@ from simulators.scenario import Scenario
 Floats = npt.NDArray[np.float64]
 _MINUTE_US = 60_000_000
 _STREAM = 40
-_KEPT = 32
-_runs: OrderedDict[tuple[object, ...], dict[str, Floats]] = OrderedDict()
+_KEPT = 128
+_runs: OrderedDict[tuple[object, ...], dict[str, npt.NDArray[np.float32]]] = OrderedDict()
 
 
 def reference_columns(
@@ -35,14 +35,15 @@ def reference_columns(
     key = (machine.key, seed, scenario.start_us, scenario.duration_us, faults)
     run = _runs.get(key)
     if run is None:
-        run = _run(machine, seed, scenario, faults)
+        run = {name: values.astype(np.float32) for name, values in _run(machine, seed, scenario, faults).items()}
         _runs[key] = run
         while len(_runs) > _KEPT:
             _runs.popitem(last=False)
     index = (taken_us - scenario.start_us) // _MINUTE_US
     n = run["temperature"].size
     inside = (index >= 0) & (index < n)
-    return {name: np.where(inside, values[np.clip(index, 0, n - 1)], np.nan) for name, values in run.items()}
+    at = np.clip(index, 0, n - 1)
+    return {name: np.where(inside, values[at].astype(np.float64), np.nan) for name, values in run.items()}
 
 
 def _run(machine: Machine, seed: int, scenario: Scenario, faults: tuple[Fault, ...]) -> dict[str, Floats]:

@@ -38,6 +38,8 @@ def publish_recording(
     tenant: str,
     site: str,
     machine: str,
+    site_column: str | None = None,
+    machine_column: str | None = None,
     units: Mapping[str, str],
     names: Mapping[str, str],
     speed: float,
@@ -55,6 +57,8 @@ def publish_recording(
         tenant: first level of the topics after the root.
         site: second level.
         machine: third level.
+        site_column: label column that says the site of each row instead.
+        machine_column: label column that says the machine of each row instead.
         units: unit by column; a column without one is published without.
         names: sensor by column, where it is not the column's name.
         speed: recorded seconds per second; 0 is as fast as the broker takes them.
@@ -71,10 +75,16 @@ def publish_recording(
     stop = stop or threading.Event()
     sensors = {column: names.get(column, column) for column in recording.columns}
     check_sensor_names(recording.file, sensors)
-    topics = {c: reading_topic(tenant=tenant, site=site, machine=machine, sensor=s) for c, s in sensors.items()}
     chosen = recording.lines >= from_line
     lines, times = recording.lines[chosen].tolist(), (recording.times[chosen] + shift_us).tolist()
-    columns = [(topics[c], units.get(c), v[chosen].tolist()) for c, v in recording.columns.items()]
+    columns = [(sensors[c], units.get(c), v[chosen].tolist()) for c, v in recording.columns.items()]
+    rows = np.flatnonzero(chosen).tolist()
+    sites = [recording.labels[site_column][i] for i in rows] if site_column else [site] * len(rows)
+    machines = [recording.labels[machine_column][i] for i in rows] if machine_column else [machine] * len(rows)
+    topics = {
+        (a, b): [reading_topic(tenant=tenant, site=a, machine=b, sensor=sensor) for sensor, _, _ in columns]
+        for a, b in dict.fromkeys(zip(sites, machines, strict=True))
+    }
     total = int(sum(np.isfinite(v[chosen]).sum() for v in recording.columns.values()))
     began = clock.monotonic_s()
     told = began
@@ -98,7 +108,7 @@ def publish_recording(
                         break
                     publisher.pump(min(wait_s, 0.1))
                     tell()
-                for topic, unit, values in columns:
+                for topic, (_, unit, values) in zip(topics[sites[i], machines[i]], columns, strict=True):
                     value = values[i]
                     if value == value:  # not NaN  # noqa: PLR0124
                         publisher.publish(Message(topic, encode_reading(ts_us=ts_us, value=value, unit=unit)))

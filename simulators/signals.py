@@ -117,6 +117,6 @@ def extra_signals(
 
 def _own_unbalance(machine: Machine, signal: str) -> float:
     """Return the small deviation of a phase that every healthy motor has, within 1.5 %."""
-    u = generator(machine.key, 3).random(3)
+    u = generator(3, machine.key).random(3)
     u -= u.mean()
     return float(0.02 * u[_PHASES.index(signal)])

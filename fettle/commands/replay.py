@@ -18,8 +18,12 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("file", type=Path, help="the CSV file, with a header line")
     parser.add_argument("--time-column", required=True, metavar="COLUMN", help="column of the time stamps")
-    parser.add_argument("--machine", required=True, help="number of the machine the readings belong to")
-    parser.add_argument("--site", default="default", help="site of the machine (default: default)")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--machine", default="", help="number of the machine the readings belong to")
+    whose.add_argument("--machine-column", metavar="COLUMN", help="column that says it, row by row")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--site", default="default", help="site of the machine (default: default)")
+    where.add_argument("--site-column", metavar="COLUMN", help="column that says it, row by row")
     parser.add_argument("--tenant", help="tenant (default: FETTLE_TENANT)")
     parser.add_argument("--columns", metavar="A,B", help="only these columns; separated by commas")
     parser.add_argument(
@@ -51,7 +55,7 @@ def add(verbs: Any) -> None:
         "--utc-offset", type=float, default=0.0, metavar="HOURS", help="zone of times that carry none (default: 0, UTC)"
     )
     parser.add_argument("--separator", help="between columns (default: found from the header)")
-    parser.add_argument("--decimal", choices=(".", ","), default=".", help="decimal sign (default: .)")
+    parser.add_argument("--decimal", choices=(".", ","), default=".", metavar="SIGN", help="decimal sign (default: .)")
     parser.add_argument("--from-line", type=int, default=0, metavar="N", help="go on at this line of the file")
     parser.add_argument("--check", action="store_true", help="read and check the file, publish nothing")
     parser.set_defaults(run=run)
@@ -69,6 +73,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         time_column=args.time_column,
         columns=[c.strip() for c in args.columns.split(",")] if args.columns else (),
         without=args.without,
+        label_columns=[c for c in (args.site_column, args.machine_column) if c],
         separator="\t" if args.separator in {"\\t", "tab"} else args.separator,
         time_format=args.time_format,
         utc_offset_h=args.utc_offset,
@@ -107,6 +112,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             tenant=args.tenant or settings.tenant,
             site=args.site,
             machine=args.machine,
+            site_column=args.site_column,
+            machine_column=args.machine_column,
             units=units,
             names=names,
             speed=args.speed,

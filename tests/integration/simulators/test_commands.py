@@ -114,6 +114,31 @@ def test_replay_shifted_ends_now(fettle, mosquitto, tmp_path):
     assert max(stamps) - min(stamps) == pytest.approx(49 * 60_000, abs=1)
 
 
+def test_a_wide_file_of_a_simulated_plant_is_replayed_machine_by_machine(fettle, mosquitto):
+    assert (
+        fettle(
+            "simulate", "quiet-day", "--machines", 3, "--for", "20min", "--out", "x.csv", "--layout", "wide"
+        ).returncode
+        == 0
+    )
+    with listening(mosquitto) as got:
+        done = fettle(
+            "replay", "x.csv", "--time-column", "time", "--machine-column", "machine", "--site-column", "site", "--speed", 0,
+            "--unit", "current=A", broker=mosquitto,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        end = time.monotonic() + 10
+        while len(got) < 180 and time.monotonic() < end:
+            time.sleep(0.02)
+    scenario = load_scenario("quiet-day")
+    expected = {
+        (f"fettle/default/north/{s.machine.number}/{s.signal}", ts / 1000): value
+        for s in Fleet(scenario, machines=3).generate(scenario.start_us, scenario.start_us + 1_200_000_000)
+        for ts, value in zip(s.times.tolist(), s.values.tolist(), strict=True)
+    }
+    assert {(topic, body["ts"]): body["value"] for topic, body in got} == expected
+
+
 def test_a_wrong_line_near_the_end_publishes_nothing(fettle, mosquitto, tmp_path):
     path = recording(tmp_path, 500, bad_line=490)
     with listening(mosquitto) as got:

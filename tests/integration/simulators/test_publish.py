@@ -1,8 +1,12 @@
 """Publishing to a real broker, read back by another client library."""
 
+import shutil
+import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import orjson
 import paho.mqtt.client as paho
@@ -219,8 +223,6 @@ def test_a_password_is_needed_and_told(tmp_path):
     program = embedded.mosquitto_program()
     if program is None:
         pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
-    import subprocess
-
     port = embedded.free_port()
     passwords, rules, conf = tmp_path / "passwords", tmp_path / "acl", tmp_path / "m.conf"
     if subprocess.run(
@@ -256,6 +258,69 @@ def test_a_password_is_needed_and_told(tmp_path):
                     publisher.flush()
         finally:
             child.terminate()
+
+
+def test_tls_verifies_the_broker_and_shows_its_certificate(tmp_path):
+    program, openssl = embedded.mosquitto_program(), shutil.which("openssl")
+    if program is None or openssl is None:
+        pytest.skip("mosquitto or openssl is not installed")
+
+    def make(*arguments):
+        subprocess.run([openssl, *arguments], cwd=tmp_path, capture_output=True, check=True)
+
+    for name in ("ca", "stranger"):
+        make(
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "2",
+            "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
+    (tmp_path / "names").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n"
+    )
+    for name in ("server", "device"):
+        make(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            f"/CN={name}",
+        )
+        make(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.crt",
+            "-days", "2", "-extfile", "names",
+        )  # fmt: skip
+    port = embedded.free_port()
+    conf = tmp_path / "m.conf"
+    conf.write_text(
+        f"listener {port} 127.0.0.1\ncafile {tmp_path}/ca.crt\ncertfile {tmp_path}/server.crt\nkeyfile {tmp_path}/server.key\n"
+        "require_certificate true\nallow_anonymous true\nuser root\n"
+    )
+    good = BrokerAddress(
+        port=port, tls_ca=tmp_path / "ca.crt", tls_cert=tmp_path / "device.crt", tls_key=tmp_path / "device.key"
+    )
+    with subprocess.Popen([program, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        try:
+            wait_for(lambda: is_listening(port))
+            with Publisher(good, client_id="x") as publisher:
+                for _ in range(3000):
+                    publisher.publish(Message("t", b"x" * 100))
+                publisher.flush()
+                assert publisher.acknowledged == 3000
+            with pytest.raises(BrokerRefused, match="FETTLE_BROKER_TLS_CA"):
+                Publisher(replace(good, tls_ca=tmp_path / "stranger.crt"), client_id="x")
+            with pytest.raises((BrokerUnreachable, BrokerRefused, BrokerGone)):
+                Publisher(replace(good, tls_cert=None, tls_key=None), client_id="x")
+        finally:
+            child.terminate()
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_nobody_there_is_told_how_to_start_one():

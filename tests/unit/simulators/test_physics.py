@@ -137,7 +137,7 @@ def test_a_planned_speed_change_slows_the_shaft_and_calms_it():
 def test_outdoor_temperature_has_season_and_day(southern):
     climate = Climate(mean_c=15, season_c=10, day_c=5, weather_c=0, southern=southern)
     year = np.arange(0, 365 * DAY_S, 3600)  # 1970
-    t = outdoor_c(climate, 0.0, 1, year)
+    t = outdoor_c(climate, 0.0, np.random.default_rng(1), year)
     july, january = t[181 * 24 : 212 * 24].mean(), t[: 31 * 24].mean()
     assert (july - january > 15) is not southern
     days = t[: 24 * 360].reshape(-1, 24)

@@ -115,6 +115,19 @@ def test_columns_can_be_chosen_and_left_out(tmp_path):
     assert set(read_recording(path, time_column="time", without=["note"]).columns) == {"a", "b"}
 
 
+def test_labels_say_whose_a_row_is(tmp_path):
+    path = write(tmp_path, "t,m,x\n100000000,P-1,1\n100000001,P-2,2\n")
+    got = read_recording(path, time_column="t", label_columns=["m"])
+    assert (got.labels, list(got.columns), got.ignored) == ({"m": ["P-1", "P-2"]}, ["x"], ())
+
+
+@pytest.mark.parametrize("cell", ["", "a/b", "#"])
+def test_a_label_has_to_be_a_name(tmp_path, cell):
+    path = write(tmp_path, f"t,m,x\n100000000,P-1,1\n100000001,{cell},2\n")
+    with pytest.raises(RecordingWrong, match=f"line 3, column 'm': '{cell}' is not a name"):
+        read_recording(path, time_column="t", label_columns=["m"])
+
+
 def test_decimal_commas_when_said(tmp_path):
     path = write(tmp_path, "time;a\n2026-01-05 10:00:00;1.234,5\n")
     assert read_recording(path, time_column="time", decimal=",").columns["a"].tolist() == [1234.5]
