@@ -84,6 +84,10 @@ def make_collector(settings: Settings, *, url: str, host: str | None = None, por
         receive_maximum=settings.collector_receive_maximum,
         version=settings.broker_mqtt_version,
         writer=writer_options(settings),
+        spool_folder=settings.data_dir / "spool" / settings.collector_name
+        if settings.collector_spool == "spool"
+        else None,
+        spool_max_bytes=settings.collector_spool_max_mb << 20,
     )
     return Collector(url, options, table)
 

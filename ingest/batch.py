@@ -84,6 +84,7 @@ class Batch:
     payloads: list[bytes] = field(default_factory=list)
     packet_ids: list[bytes] = field(default_factory=list)
     retained: set[int] = field(default_factory=set)
+    content_types: dict[int, str] = field(default_factory=dict)
     # readings, as columns; `owners` is the index of the message
     sensor_ids: list[int] = field(default_factory=list)
     ts: list[int] = field(default_factory=list)

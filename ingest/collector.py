@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from pathlib import Path
 from typing import Any
 
 from fettle import logs
@@ -19,13 +19,15 @@ from fettle.clock import monotonic_s, now_us
 from fettle.errors import FettleError
 from ingest.batch import Batch
 from ingest.counters import Counters
+from ingest.desk import Desk, Reports
 from ingest.frames import Frames, acknowledge
 from ingest.intake import Intake
 from ingest.packets import Connect, ConnectRefused, Version, Will, WrongVersion
 from ingest.session import Address, BadCertificate, Link, NotTrusted, TakenOver, connect
-from ingest.store import LeaseLost, LeaseTaken, Outcome
+from ingest.spool import Spool
+from ingest.store import Outcome
 from ingest.topics import Table
-from ingest.writer import Stopped, Writer, WriterOptions
+from ingest.writer import Writer, WriterOptions
 
 log = logs.get("ingest")
 
@@ -53,6 +55,12 @@ class CollectorOptions:
     version: str = "auto"
     keep_alive_s: int = 30
     writer: WriterOptions = field(default_factory=WriterOptions)
+    spool_folder: Path | None = None  # None: hold
+    spool_max_bytes: int = 4 << 30
+
+    def open_spool(self) -> Spool:
+        assert self.spool_folder is not None
+        return Spool(self.spool_folder, max_bytes=self.spool_max_bytes)
 
     def filters(self) -> list[str]:
         if not self.shared_group:
@@ -68,9 +76,22 @@ class Collector:
         self.counters = Counters()
         self.is_connected = asyncio.Event()  # subscribed, and listening
         self._stopping = threading.Event()
-        self.writer = Writer(url, name=options.name, options=options.writer, wait=self._stopping.wait)
+        self.writer = Writer(url, name=options.name, options=options.writer, wait=self._wait)
         self.intake = Intake(table, self.writer.catalogue)
-        self._jobs: SimpleQueue[Batch | Callable[[], None] | None] = SimpleQueue()
+        self.desk = Desk(
+            url,
+            self.writer,
+            stopping=self._stopping,
+            reports=Reports(
+                ready=lambda: self._tell(self._set_ready),
+                stored=lambda batch, outcome: self._tell(self._stored, batch, outcome),
+                spooled=lambda batch: self._tell(self._spooled, batch),
+                inherited=lambda messages: self._tell(self._inherit, messages),
+                replayed=lambda *what: self._tell(self._replayed, *what),
+            ),
+            open_spool=options.open_spool if options.spool_folder is not None else None,
+            replay_intake=Intake(table, self.writer.catalogue),
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
         self._session_was_lost = False
@@ -114,7 +135,7 @@ class Collector:
                 task.cancel()
             await asyncio.gather(stopped, session, return_exceptions=True)
             await self._disconnect()
-            self._jobs.put(None)
+            self.desk.jobs.put(None)
             await asyncio.to_thread(thread.join, 10)
             self._return_rest()
         return self.counters
@@ -193,7 +214,7 @@ class Collector:
                 raise SubscriptionRefused(topic=topic, why="granted QoS 0" if code == 0 else f"reason {code:#04x}")
         if self._session_was_lost or not self.writer.store.had_session:
             lost, store = self._session_was_lost, self.writer.store
-            self._jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
+            self.desk.jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
         log.info("broker.subscribed", where=self.options.address.where, version=link.version.value, topics=len(filters))
         if link.granted is not None and link.granted.has_retain:
             link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}')
@@ -270,34 +291,50 @@ class Collector:
         self._in_flight = self.intake.take_batch()
         self._in_flight_readings = self._in_flight.readings
         self._idle.clear()
-        self._jobs.put(self._in_flight)
+        self.desk.jobs.put(self._in_flight)
         if isinstance(self._in_flight.source, Link):
             self._in_flight.source.resume()
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
-        """Book a batch that is committed, and acknowledge it."""
+        """Acknowledge a batch that is committed, and book it."""
+        self._acknowledge(batch)
+        self.latencies.append(monotonic_s() - batch.first_at_s)
+        self.counters.messages.in_flight -= len(batch)
+        self.counters.readings.in_flight -= self._in_flight_readings
+        self.counters.book(batch, outcome)
+        self._next()
+
+    def _spooled(self, batch: Batch) -> None:
+        """Acknowledge a batch that is on the disk, and book it."""
+        self._acknowledge(batch)
+        messages, readings = self.counters.messages, self.counters.readings
+        messages.in_flight -= len(batch)
+        messages.spooled += len(batch)
+        readings.in_flight -= self._in_flight_readings
+        readings.spooled += self._in_flight_readings
+        self._next()
+
+    def _inherit(self, messages: int) -> None:
+        self.counters.messages.received += messages
+        self.counters.messages.spooled += messages
+
+    def _replayed(self, batch: Batch, readings: int, outcome: Outcome, was_inherited: bool) -> None:
+        self.counters.messages.spooled -= len(batch)
+        if was_inherited:
+            self.counters.readings.received += readings  # an earlier process had counted them
+        else:
+            self.counters.readings.spooled -= readings
+        self.counters.book(batch, outcome)
+
+    def _acknowledge(self, batch: Batch) -> None:
         link = batch.source
         if isinstance(link, Link) and not link.lost.done():
             link.send(acknowledge(batch.packet_ids))
-        self.latencies.append(monotonic_s() - batch.first_at_s)
-        self._book(batch, outcome)
+
+    def _next(self) -> None:
         self._in_flight = None
         self._idle.set()
         self._flush_if_due()
-
-    def _book(self, batch: Batch, outcome: Outcome) -> None:
-        messages, readings = self.counters.messages, self.counters.readings
-        self.counters.batches += 1
-        messages.in_flight -= len(batch)
-        messages.rejected += outcome.rejected_messages
-        messages.ignored += batch.ignored_messages
-        messages.done += len(batch) - outcome.rejected_messages - batch.ignored_messages
-        readings.in_flight -= self._in_flight_readings
-        readings.done += outcome.stored
-        readings.duplicates += outcome.duplicates
-        readings.collisions += outcome.collisions
-        readings.rejected += outcome.rejected
-        readings.ignored += outcome.ignored
 
     def _return(self, batch: Batch, readings: int | None = None) -> None:
         n = batch.readings if readings is None else readings
@@ -332,25 +369,17 @@ class Collector:
     # the writer thread
 
     def _write(self) -> None:
-        """Store batches until told to stop. Runs in the writer thread."""
-        assert self._loop is not None
+        """Run the desk in the writer thread, and say why it ended if it was not told to."""
         try:
-            self.writer.open()
-            self._tell(self._set_ready)
-            while (job := self._jobs.get()) is not None:
-                if isinstance(job, Batch):
-                    self._tell(self._stored, job, self.writer.persist(job))
-                else:
-                    job()
-        except Stopped:
-            pass
-        except (LeaseTaken, LeaseLost) as error:
+            self.desk.run()
+        except FettleError as error:
             self._tell(self._fail, error)
         except Exception as error:
             log.exception("writer.failed")
             self._tell(self._fail, error)
-        finally:
-            self.writer.close()
+
+    def _wait(self, seconds: float) -> bool:
+        return self.desk.wait(seconds)
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
         assert self._loop is not None

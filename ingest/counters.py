@@ -10,6 +10,8 @@ and the broker delivers them again.
 from dataclasses import dataclass, field
 
 from fettle.errors import FettleError
+from ingest.batch import Batch
+from ingest.store import Outcome
 
 
 class Unbalanced(FettleError):
@@ -58,6 +60,19 @@ class Counters:
     reconnects: int = 0
     sessions_lost: int = 0
     late: int = 0
+
+    def book(self, batch: Batch, outcome: Outcome) -> None:
+        """Enter a batch that is committed."""
+        messages, readings = self.messages, self.readings
+        self.batches += 1
+        messages.rejected += outcome.rejected_messages
+        messages.ignored += batch.ignored_messages
+        messages.done += len(batch) - outcome.rejected_messages - batch.ignored_messages
+        readings.done += outcome.stored
+        readings.duplicates += outcome.duplicates
+        readings.collisions += outcome.collisions
+        readings.rejected += outcome.rejected
+        readings.ignored += outcome.ignored
 
     def check(self) -> None:
         """Assert both identities.

@@ -74,6 +74,8 @@ class Intake:
         if frames.redelivered:
             batch.is_suspect = True
         odd = frames.retained or frames.content_types
+        for i, content_type in frames.content_types.items():
+            batch.content_types[first + i] = content_type
         known_topics = self._topics
         sensor_ids, ts, values, owners = batch.sensor_ids, batch.ts, batch.values, batch.owners
         message = first - 1
