@@ -1,6 +1,7 @@
 """Detection's part of the database: the fleet, the ledger of batches, state with positions, findings."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -113,11 +114,18 @@ async def forget_state(pool: Pool, *, shard: str) -> None:
 
 
 async def next_batches(pool: Pool, positions: Mapping[int, int], *, most: int) -> list[Batch]:
-    """Return up to `most` batches per collector after `positions`, in order of commit."""
+    """Return the batches after `positions` in order of commit, over all collectors, up to `most` of each.
+
+    A collector that has more than `most` waiting bounds the others: none of theirs is returned that was committed after
+    its last one here, or the fold would take them for older than what it has yet to see.
+    """
     parameters = {"collectors": list(positions), "numbers": list(positions.values()), "most": most}
     async with pool.connection() as conn:
         cursor = await conn.execute(load_queries("anomaly").list_batches, parameters, binary=True)
         rows = await cursor.fetchall()
+    waiting = Counter(row[0] for row in rows)
+    last_of = {row[0]: row[2] for row in rows}
+    bounds = [last_of[collector] for collector, count in waiting.items() if count >= most]
     return [
         Batch(
             collector_id,
@@ -126,6 +134,7 @@ async def next_batches(pool: Pool, positions: Mapping[int, int], *, most: int) -
             None if payload is None else np.frombuffer(payload, dtype=READING_DTYPE),
         )
         for collector_id, number, committed_at, payload in rows
+        if all(committed_at <= bound for bound in bounds)
     ]
 
 
