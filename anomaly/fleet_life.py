@@ -135,7 +135,7 @@ def advance(model: FleetModel, progress: Progress, rows: Floats) -> tuple[Floats
     return out, Progress(kept, begun, smooth, cycles)
 
 
-def learn(histories: Sequence[Floats], *, cap: float = 125.0, seed: int = 0) -> FleetModel:
+def learn(histories: Sequence[Floats], *, cap: float = 125.0, seed: int = 0, trees: int = 200) -> FleetModel:
     """Teach remaining life from (nᵢ, c) histories whose last row is the last before failure.
 
     The error is measured on machines the trees have not seen: in `FOLDS` folds of machines, at `TRUNCATIONS` random
@@ -157,14 +157,14 @@ def learn(histories: Sequence[Floats], *, cap: float = 125.0, seed: int = 0) -> 
     estimates, truths, machines = [], [], []
     for fold in range(FOLDS):
         others = [k for k in range(len(histories)) if k % FOLDS != fold]
-        partial = _grow(bare, [features[k] for k in others], [targets[k] for k in others], seed)
+        partial = _grow(bare, [features[k] for k in others], [targets[k] for k in others], seed, trees)
         for k in range(fold, len(histories), FOLDS):
             first = max(0, len(targets[k]) - round(REACH * cap))
             rows = rng.integers(first, len(targets[k]), TRUNCATIONS)
             estimates.append(_walk(partial, features[k][rows]))
             truths.append(targets[k][rows])
             machines.append(np.full(TRUNCATIONS, k))
-    model = _grow(bare, features, targets, seed)
+    model = _grow(bare, features, targets, seed, trees)
     return _with_errors(model, np.concatenate(estimates), np.concatenate(truths), np.concatenate(machines))
 
 
@@ -182,12 +182,12 @@ def _bare(mean: Floats, scale: Floats, cap: float) -> FleetModel:
     return FleetModel(mean, scale, cap, 0.0, whole, whole, number, whole, whole, number, number, number, number)
 
 
-def _grow(bare: FleetModel, features: list[Floats], targets: list[Floats], seed: int) -> FleetModel:
+def _grow(bare: FleetModel, features: list[Floats], targets: list[Floats], seed: int, trees: int) -> FleetModel:
     """Grow `FORESTS` forests that differ in the features they draw, and average them as one."""
     x, y = np.vstack(features), np.concatenate(targets)
     forests = [
         HistGradientBoostingRegressor(
-            max_iter=200,
+            max_iter=trees,
             learning_rate=0.05,
             max_leaf_nodes=8,
             min_samples_leaf=100,
@@ -199,11 +199,11 @@ def _grow(bare: FleetModel, features: list[Floats], targets: list[Floats], seed:
         for number in range(FORESTS)
     ]
     # no public form of these trees exists; the comparison below notices if it changes
-    trees = [tree.nodes for forest in forests for step in forest._predictors for tree in step]  # noqa: SLF001
-    sizes = [len(nodes) for nodes in trees]
+    grown_trees = [tree.nodes for forest in forests for step in forest._predictors for tree in step]  # noqa: SLF001
+    sizes = [len(nodes) for nodes in grown_trees]
     roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     shift = np.repeat(roots, sizes)
-    nodes = np.concatenate(trees)
+    nodes = np.concatenate(grown_trees)
     leaf = nodes["is_leaf"].astype(bool)
     grown = {
         "base": float(np.mean([np.ravel(forest._baseline_prediction)[0] for forest in forests])),  # noqa: SLF001

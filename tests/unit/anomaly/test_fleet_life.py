@@ -21,7 +21,7 @@ def history(seed):
 
 @pytest.fixture(scope="module")
 def model():
-    return fleet_life.learn([history(seed) for seed in range(24)], cap=60.0)
+    return fleet_life.learn([history(seed) for seed in range(24)], cap=60.0, trees=60)
 
 
 def test_cycles_left_are_close_and_covered_on_machines_never_seen(model):
