@@ -1,5 +1,7 @@
 """What other packages may use of the simulators."""
 
+from pathlib import Path
+
 from simulators.delivery import DELIVERY_DTYPE, deliveries
 from simulators.faults import Fault
 from simulators.files import LAYOUTS, write_readings
@@ -50,6 +52,7 @@ __all__ = [
     "Waveform",
     "bearing_lines",
     "deliveries",
+    "draw_gallery",
     "episodes",
     "iso",
     "load_scenario",
@@ -65,3 +68,10 @@ __all__ = [
     "write_readings",
     "write_truth",
 ]
+
+
+def draw_gallery(folder: Path) -> list[Path]:
+    """Draw one picture per fault and machine class into a folder and return their paths. Loads the plotting library."""
+    from simulators.gallery import draw_gallery as draw
+
+    return list(draw(folder))

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _run(args: argparse.Namespace, settings: Settings) -> None:
-    from fettle import wiring
+    from fettle.wiring import ticket_opener
 
     url = database_url(settings)
     shard = args.shard or settings.detect_shard
@@ -40,4 +40,4 @@ async def _run(args: argparse.Namespace, settings: Settings) -> None:
     async with open_pool(url, role=DatabaseRole.WORKER, name="detect-tickets", size=2) as pool:
         if args.rebuild:
             await forget_state(pool, shard=shard)
-        await watch(url, shard=shard, config=config, on_event=wiring.ticket_opener(pool), stop=stop, limits=limits)
+        await watch(url, shard=shard, config=config, on_event=ticket_opener(pool), stop=stop, limits=limits)

@@ -73,9 +73,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from simulators import api
 
     if args.gallery:
-        from simulators.gallery import draw_gallery
-
-        for path in draw_gallery(args.gallery):
+        for path in api.draw_gallery(args.gallery):
             print(path)
         return 0
     if args.format == "list":

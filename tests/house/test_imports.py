@@ -15,7 +15,9 @@ def test_packages_meet_at_their_api():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = []
                 if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    names = [node.module] if "." in node.module else [f"{node.module}.{alias.name}" for alias in node.names]
+                    names = (
+                        [node.module] if "." in node.module else [f"{node.module}.{alias.name}" for alias in node.names]
+                    )
                 elif isinstance(node, ast.Import):
                     names = [alias.name for alias in node.names]
                 for name in names:
