@@ -13,13 +13,14 @@ from typing import Any, cast
 from psycopg.rows import dict_row
 
 from dashboards import evidence as evidence_words
+from dashboards.actions import actions_for
 from dashboards.assignment import explain_assignment
 from dashboards.macros import expand
 from dashboards.pages import PLANT, TRACE_POINTS
 from fettle.db import AsyncConn, load_queries
 from fettle.errors import FettleError
 from fettle.http import Principal
-from fettle.model import Role
+from fettle.model import Role, TicketState
 from fettle.words import Language
 
 QUERIES = load_queries("dashboards")
@@ -251,16 +252,11 @@ def _marked(row: Row, language: Language) -> dict[str, Any]:
 
 
 async def load_ticket(
-    conn: AsyncConn, *, scope: Scope, number: str, language: Language, with_reasons: bool
+    conn: AsyncConn, *, scope: Scope, number: str, language: Language, principal: Principal
 ) -> dict[str, Any]:
-    """Return one ticket with its evidence, its life and its assignments.
+    """Return one ticket with its evidence, its life, its assignments, and what the caller may do with it.
 
-    Args:
-        conn: in the caller's tenant.
-        scope: what the caller may see.
-        number: as people quote it.
-        language: of everything rendered.
-        with_reasons: say why an engineer was chosen, which names other engineers; customers are not told.
+    Why an engineer was chosen names other engineers: customers are not told.
 
     Raises:
         NoSuchTicket: it does not exist, or is outside the caller's scope.
@@ -269,6 +265,7 @@ async def load_ticket(
     if not found or not scope.has_ticket(found[0]["ticket_id"]):
         raise NoSuchTicket(number=number)
     ticket = found[0]
+    with_reasons = principal.role is not Role.CUSTOMER_REP
     by_id = {"ticket_id": ticket["ticket_id"]}
     evidence = await _rows(conn, QUERIES.list_ticket_evidence, by_id)
     events = await _rows(conn, QUERIES.list_ticket_events, by_id)
@@ -280,6 +277,14 @@ async def load_ticket(
         "evidence": _evidence(evidence, language),
         "events": [{**{k: v for k, v in row.items() if k != "at"}, "at_ms": milliseconds(row["at"])} for row in events],
         "assignments": [_assignment(row, language, with_reasons=with_reasons) for row in assignments],
+        "actions": actions_for(
+            role=principal.role,
+            engineer_id=principal.engineer_id,
+            ticket_id=ticket["ticket_id"],
+            state=TicketState(ticket["state"]),
+            has_customer=ticket["has_customer"],
+            assignments=[(row["assignment_id"], row["engineer_id"], row["status"]) for row in assignments],
+        ),
     }
 
 

@@ -76,8 +76,9 @@ ORDER BY t.occurred_at;
 -- One ticket with everything its page shows.
 SELECT t.ticket_id, t.number, t.type, t.state, t.channel, t.priority, t.severity, t.equipment_number, t.machine_id, t.machine,
     coalesce(m.site_name, t.site, '') AS site, t.region, t.customer, t.fault_family, t.fault_description, t.fault_description_zh,
-    t.dispatch_hold, t.occurred_at, t.created_at, t.updated_at, t.closed_at, t.resolution_code, t.engineer, t.assignment_status
+    t.dispatch_hold, t.occurred_at, t.created_at, t.updated_at, t.closed_at, t.resolution_code, t.engineer, t.assignment_status, h.version, h.has_customer
 FROM report.ticket AS t
+JOIN report.ticket_handle AS h ON h.ticket_id = t.ticket_id
 LEFT JOIN report.machine AS m ON m.machine_id = t.machine_id
 WHERE t.number = %(number)s;
 
@@ -99,7 +100,7 @@ ORDER BY e.evidence_id DESC;
 
 -- name: list_ticket_assignments
 -- Who was asked, who answered how, and why it was them, newest first.
-SELECT engineer_id, engineer, engineer_phone, status, offered_at, expires_at, ended_at, reason
+SELECT assignment_id, engineer_id, engineer, engineer_phone, status, offered_at, expires_at, ended_at, reason
 FROM report.assignment
 WHERE ticket_id = %(ticket_id)s
 ORDER BY assignment_id DESC;

@@ -169,7 +169,7 @@ async def show_ticket(request: Request, principal: Viewer, number: str, lang: La
             scope=scope,
             number=number,
             language=lang or principal.language,
-            with_reasons=principal.role is not Role.CUSTOMER_REP,
+            principal=principal,
         )
     return _json(body)
 

@@ -130,6 +130,25 @@ MACHINE_CLASS = {
     "press": Words("Press", "压机"),
     "mixer": Words("Mixer", "搅拌机"),
 }
+ACTION = {
+    "accept": Words("Accept the job", "接单"),
+    "refuse": Words("Decline", "拒绝"),
+    "check_in": Words("Check in at the machine", "到场签到"),
+    "hand_in": Words("Hand in the result", "提交结果"),
+    "accept_result": Words("Accept the result", "验收通过"),
+    "send_back": Words("Send back", "退回返工"),
+    "confirm": Words("Confirm", "确认工单"),
+    "dispatch": Words("Dispatch now", "立即派工"),
+    "close": Words("Close the ticket", "关闭工单"),
+}
+FIELD = {
+    "reason": Words("Reason", "原因"),
+    "result": Words("What was done", "处理结果"),
+    "hours": Words("Working hours", "工时"),
+    "cause": Words("Cause, if known", "故障原因（如已知）"),
+    "satisfaction": Words("Satisfaction, 5 is best", "满意度（5 为最好）"),
+    "resolution": Words("Why it is closed", "关闭原因"),
+}
 PAGE = {
     "tagline": Words(
         "Which machine needs someone, why, and who is on the way.", "哪台设备需要处理、原因何在、谁已出发。"
@@ -208,6 +227,10 @@ PAGE = {
     "show_window": Words("Show {from} to {to}", "查看 {from} 至 {to}"),
     "engineer": Words("Engineer", "工程师"),
     "answer_until": Words("to answer by {time}", "请于 {time} 前应答"),
+    "actions": Words("What you can do", "可执行操作"),
+    "send": Words("Send", "提交"),
+    "back": Words("Back", "返回"),
+    "done": Words("Done.", "已完成。"),
     "life": Words("Life of the ticket", "工单流程"),
 }
 
@@ -216,7 +239,7 @@ def table(language: Language) -> dict[str, str]:
     """Return every text the pages need, by key: `health.well`, `state.closed`, `log_in`."""
     groups = {
         "health": HEALTH, "severity": SEVERITY, "state": STATE, "type": TYPE, "priority": PRIORITY, "family": FAULT_FAMILY,
-        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "hold": HOLD, "event": EVENT, "actor": ACTOR,
+        "kind": KIND, "assignment": ASSIGNMENT, "channel": CHANNEL, "resolution": RESOLUTION, "hold": HOLD, "action": ACTION, "field": FIELD, "event": EVENT, "actor": ACTOR,
         "detector": DETECTOR, "class": MACHINE_CLASS,
     }  # fmt: skip
     named = {f"{group}.{value}": words for group, entries in groups.items() for value, words in entries.items()}

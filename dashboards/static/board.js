@@ -284,6 +284,7 @@ function unzoom() {
 // ------------------------------------------------------------------ one ticket
 
 async function openTicket(number_, machine) {
+  if (state.ticket !== number_) at("detail").dataset.shown = "";
   state.ticket = number_;
   if (machine && machine !== state.machine) {
     state.machine = machine;
@@ -303,7 +304,8 @@ async function refreshTicket(isNew = false) {
   try {
     const body = await ask(`/board/data/ticket/${encodeURIComponent(asked)}?lang=${language()}`);
     if (state.ticket !== asked) return;
-    showTicket(at("detail"), body, { close: closeTicket, look: lookAt, now: now() });
+    const isTyping = !isNew && at("detail").querySelector("form");
+    if (!isTyping) showTicket(at("detail"), body, { close: closeTicket, look: lookAt, done: () => tick(true), now: now() });
   } catch (error) {
     if (error.status !== 404) throw error;
     fill(at("detail"), asked, () => h("p", { class: "empty" }, error.message));

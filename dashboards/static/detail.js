@@ -4,7 +4,7 @@ import { language, moment, own, say, span, ticketTitle } from "./words.js";
 
 const ORDER = ["submitted", "pending_confirmation", "dispatched", "in_progress", "pending_acceptance", "closed"];
 
-export function showTicket(place, ticket, { close, look, now }) {
+export function showTicket(place, ticket, { close, look, done, now }) {
   const minute = Math.floor(now / 60000);
   fill(place, JSON.stringify([ticket, minute, language()]), () => [
     h("header", { class: `is-${ticket.severity}` },
@@ -13,11 +13,70 @@ export function showTicket(place, ticket, { close, look, now }) {
         h("h2", {}, glyph(ticket.severity), ticketTitle({ family: ticket.fault_family, type: ticket.type })),
         h("p", { class: "where" }, [ticket.equipment_number, own(ticket.machine), own(ticket.site), own(ticket.customer)].filter(Boolean).join(" · "))),
       h("button", { type: "button", class: "tool close", "data-key": "close", "aria-label": say("close_panel"), onclick: close }, "✕")),
+    actions(ticket, done),
     facts(ticket, now),
     ticket.evidence ? evidence(ticket, look, now) : h("section", {}, h("h3", {}, say("description")), h("p", {}, ticket.fault_description)),
     assignments(ticket),
     life(ticket),
   ]);
+}
+
+// Buttons for what the reader may do; one with fields opens a small form in their place.
+function actions(ticket, done) {
+  if (!ticket.actions.length) return null;
+  const place = h("section", { class: "actions", "aria-label": say("actions") });
+  const problem = h("p", { class: "problem", role: "alert" });
+  const send = async (action, given) => {
+    problem.textContent = "";
+    const headers = { "Content-Type": "application/json", "Accept-Language": language(), "Idempotency-Key": `board-${Date.now()}-${Math.random()}` };
+    if (action.needs_version) headers["If-Match"] = `"${ticket.version}"`;
+    const bare = !action.fields.length && !Object.keys(action.body).length && !action.path.endsWith("/offers");
+    try {
+      const answer = await fetch(action.path, { method: "POST", headers, ...(bare ? {} : { body: JSON.stringify({ ...action.body, ...given }) }) });
+      if (answer.ok) {
+        place.replaceChildren(h("p", { role: "status" }, say("done")));
+        done();
+        return;
+      }
+      const body = await answer.json().catch(() => ({}));
+      problem.textContent = [body.detail, ...(body.errors ?? []).map((one) => one.remedy)].filter(Boolean).join(" ") || say("no_connection");
+    } catch {
+      problem.textContent = say("no_connection");
+    }
+  };
+  const buttons = () => place.replaceChildren(...ticket.actions.map((action) => h("button", {
+    type: "button", class: action.is_main ? "tool main" : "tool", "data-key": action.key, "data-action": action.key,
+    onclick: () => (action.fields.length ? ask(action) : send(action, {})),
+  }, say(`action.${action.key}`))), problem);
+  const ask = (action) => {
+    const form = h("form", {
+      onsubmit: (event) => {
+        event.preventDefault();
+        const given = {};
+        for (const one of action.fields) {
+          const value = form.elements[one.name].value.trim();
+          if (value || one.is_required) given[one.name] = one.kind === "number" || one.name === "satisfaction" ? Number(value) : value;
+        }
+        send(action, given);
+      },
+    }, action.fields.map(field), h("div", { class: "line" },
+      h("button", { type: "submit", class: "tool main" }, say(`action.${action.key}`)),
+      h("button", { type: "button", class: "tool", onclick: () => { problem.textContent = ""; buttons(); } }, say("back"))));
+    place.replaceChildren(form, problem);
+    form.elements[0].focus();
+  };
+  buttons();
+  return place;
+}
+
+function field(one) {
+  const shared = { name: one.name, required: one.is_required };
+  const control = one.kind === "choice"
+    ? h("select", shared, one.options.map((option) => h("option", { value: option }, one.name === "resolution" ? say(`resolution.${option}`) : option || "–")))
+    : one.kind === "number"
+      ? h("input", { ...shared, type: "number", min: "0", max: "999", step: "0.25", inputmode: "decimal" })
+      : h("input", { ...shared, type: "text", maxlength: "2000", autocomplete: "off" });
+  return h("label", {}, h("span", {}, say(one.label)), control);
 }
 
 function facts(ticket, now) {

@@ -22,14 +22,21 @@ import pytest
 import uvicorn
 
 from dashboards.api import PART
+from dispatch import routes as dispatch_routes
 from fettle import clock
 from fettle.db import DatabaseRole, open_pool
-from fettle.http import create_app
+from fettle.http import Part, create_app
 from fettle.passwords import hash_password
+from workorders import routes as workorders_routes
 
 SEED = Path(__file__).parents[1] / "integration" / "dashboards" / "plant.sql"
 PASSWORD = "look around"
 POTENTIAL = "WO-20261122-0003"
+PARTS = [
+    PART,
+    Part(workorders_routes.router, workorders_routes.PROBLEMS),
+    Part(dispatch_routes.router, dispatch_routes.PROBLEMS),
+]
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 
 
@@ -157,7 +164,7 @@ def served(url):
         pool = open_pool(url, role=DatabaseRole.API, name="board-acceptance", size=4)
         async with pool:
             server = uvicorn.Server(
-                uvicorn.Config(create_app(pool, parts=[PART]), port=0, log_config=None, lifespan="off")
+                uvicorn.Config(create_app(pool, parts=PARTS), port=0, log_config=None, lifespan="off")
             )
             task = asyncio.create_task(server.serve())
             while not server.started:  # noqa: ASYNC110 -- uvicorn offers no event
@@ -319,3 +326,20 @@ def test_a_wrong_password_is_told_and_no_session_is_left(browser, site):
     )
     browser.wait("document.getElementById('problem').textContent.includes('wrong')")
     assert "/login?next=" in browser.run("location.pathname + location.search")
+
+
+def test_an_engineer_hands_in_a_result_on_the_phone(browser, site):
+    browser.size(390, 844, mobile=True)
+    log_in(browser, site, "lena", "/board?ticket=WO-20261122-0005")
+    browser.wait("document.querySelector('[data-action=hand_in]')")
+    browser.run("document.querySelector('[data-action=hand_in]').click()")
+    browser.wait("document.querySelector('.actions form')")
+    browser.run("document.querySelector('.actions form').requestSubmit()")
+    assert browser.run("document.querySelector('.actions form').result.validity.valueMissing")
+    browser.run(
+        """(() => { const form = document.querySelector('.actions form'); form.result.value = 'Fan cleaned';
+        form.hours.value = '1.5'; form.requestSubmit(); })()"""
+    )
+    browser.wait("document.querySelector('#detail .pill').textContent === 'Pending acceptance'")
+    assert browser.run("document.querySelector('.actions')") is None
+    assert browser.complaints() == []

@@ -54,6 +54,12 @@ FROM public.assignment AS a
 JOIN public.engineer AS e ON e.tenant_id = a.tenant_id AND e.id = a.engineer_id
 WHERE a.tenant_id = public.current_tenant();
 
+-- What a call about a ticket needs besides its id: the version the caller saw, and whether a customer judges the result.
+CREATE VIEW report.ticket_handle WITH (security_barrier) AS
+SELECT t.tenant_id, t.id AS ticket_id, t.version, t.customer_id IS NOT NULL AS has_customer
+FROM public.ticket AS t
+WHERE t.tenant_id = public.current_tenant();
+
 CREATE VIEW report.tenant WITH (security_barrier) AS
 SELECT t.id AS tenant_id, t.slug, t.name
 FROM public.tenant AS t

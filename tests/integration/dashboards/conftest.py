@@ -68,3 +68,9 @@ async def visitor(plant):
 async def plain_visitor(plain_plant):
     async for one in _visitor(plain_plant):
         yield one
+
+
+@pytest.fixture
+def visiting():
+    """Make a visitor of an application that a test puts together."""
+    return Visitor

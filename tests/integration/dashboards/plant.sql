@@ -131,8 +131,9 @@ FROM (VALUES
 JOIN ticket AS t ON t.number = v.number
 ORDER BY 3;
 
-INSERT INTO assignment (tenant_id, ticket_id, engineer_id, status, offered_at, expires_at, planned_during, reason)
+INSERT INTO assignment (tenant_id, ticket_id, engineer_id, status, offered_at, expires_at, accepted_at, started_at, planned_during, reason)
 SELECT current_tenant(), t.id, e.id, v.status, t.created_at + interval '9 seconds', t.created_at + interval '15 minutes',
+    t.created_at + interval '2 minutes', CASE WHEN v.status = 'started' THEN t.created_at + interval '7 minutes' END,
     tstzrange(t.created_at + interval '1 hour', t.created_at + interval '3 hours'),
     '{"en": ["Nearest of 2 qualified engineers: 12 km, 21 min", "On shift until 18:00, 0 of 3 jobs"], "zh": ["2 名合格工程师中距离最近：12 公里，21 分钟", "当班至 18:00，已有 0/3 单"]}'
 FROM (VALUES ('WO-20261122-0003', 'e1', 'accepted'), ('WO-20261122-0005', 'e2', 'started')) AS v (number, engineer, status)
@@ -146,6 +147,7 @@ FROM (VALUES
     ('anna', 'HASH', 'supervisor', 'Anna Supervisor', 'en', NULL, NULL),
     ('li', 'HASH', 'supervisor', '李主管', 'zh', NULL, NULL),
     ('hengda', 'HASH', 'customer_rep', '恒达化工', 'zh', NULL, 'hd'),
+    ('wang', 'HASH', 'engineer', '王伟', 'zh', 'e1', NULL),
     ('lena', 'HASH', 'engineer', 'Lena Brandt', 'en', 'e2', NULL),
     ('robot', 'HASH', 'machine_account', 'MES', 'en', NULL, NULL)
 ) AS v (login, hash, role, name, language, engineer, customer)
