@@ -126,6 +126,7 @@ class SyntheticBroker(threading.Thread):
         keeps_session: bool = True,
         on_connect: Callable[[mqtt5.ConnectPacket], None] = lambda _: None,
         most_unacknowledged: int = _IDS - 1,
+        starts_paused: bool = False,
     ) -> None:
         super().__init__(name="synthetic-broker", daemon=True)
         self.tally = Tally()
@@ -137,6 +138,9 @@ class SyntheticBroker(threading.Thread):
         self._on_connect = on_connect
         self._most = most_unacknowledged
         self._stopping = threading.Event()
+        self.may_send = threading.Event()
+        if not starts_paused:
+            self.may_send.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.1)
         self.port = int(self._listener.getsockname()[1])
@@ -182,7 +186,7 @@ class SyntheticBroker(threading.Thread):
             selector.register(client, selectors.EVENT_READ)
             wants_write = False
             while not self._stopping.is_set():
-                if ready and not outgoing and position < total:
+                if ready and not outgoing and position < total and self.may_send.is_set():
                     room = min(window - (position - tally.acknowledged), total - position, 4096)
                     if self._rate is not None:
                         due = int((time.perf_counter() - allowed_from) * self._rate)
@@ -205,7 +209,12 @@ class SyntheticBroker(threading.Thread):
                 if bool(outgoing) != wants_write:
                     wants_write = bool(outgoing)
                     selector.modify(client, selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_write else 0))
-                idle = not outgoing and (position >= total or position - tally.acknowledged >= window or not ready)
+                idle = not outgoing and (
+                    position >= total
+                    or position - tally.acknowledged >= window
+                    or not ready
+                    or not self.may_send.is_set()
+                )
                 pause = 0.05 if idle or wants_write else (0.0005 if self._rate else 0.0)
                 for _, events in selector.select(pause):
                     if not events & selectors.EVENT_READ:
@@ -285,10 +294,14 @@ def _child(source: Source, options: dict[str, Any], pipe: multiprocessing.connec
     pipe.send(broker.port)
     while True:
         if pipe.poll(0.01):
-            if pipe.recv() == "stop":
-                broker.stop()
-                return
-            pipe.send(broker.tally)
+            match pipe.recv():
+                case "stop":
+                    broker.stop()
+                    return
+                case "go":
+                    broker.may_send.set()
+                case _:
+                    pipe.send(broker.tally)
         if broker.finished.is_set() and not pipe.closed:
             broker.finished.clear()
             pipe.send("finished")
@@ -301,6 +314,10 @@ class Remote:
     port: int
     pipe: multiprocessing.connection.Connection
     _is_finished: bool = False
+
+    def go(self) -> None:
+        """Let a broker that started paused begin."""
+        self.pipe.send("go")
 
     def wait(self, timeout_s: float) -> None:
         """Return when every message is acknowledged.

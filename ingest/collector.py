@@ -32,7 +32,7 @@ from ingest.writer import Writer, WriterOptions
 log = logs.get("ingest")
 
 STATUS_ROOT = "fettle-collector"  # outside the topics that are subscribed to
-_WORTH_ROWS = 256  # enough for a transaction of its own
+_WORTH_ROWS = 64  # enough for a transaction of its own
 _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
