@@ -129,6 +129,7 @@ def _machine(row: Row, latest: list[Row], now: datetime) -> dict[str, Any]:
         "line": row["line"],
         "line_name": row["line_name"],
         "customer": row["customer"],
+        "region": row["region"],
         "health": "silent" if is_silent and row["health"] == "well" else row["health"],
         "is_silent": is_silent,
         "open": row["open_tickets"],

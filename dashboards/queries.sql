@@ -17,7 +17,7 @@ WHERE customer_id = %(customer_id)s OR engineer_id = %(engineer_id)s;
 
 -- name: list_machines
 -- Every machine with where it stands and how it is, worst first.
-SELECT m.machine_id, m.number, m.name, m.class, m.site, m.site_name, m.line, m.line_name, m.customer, f.health, f.open_tickets
+SELECT m.machine_id, m.number, m.name, m.class, m.site, m.site_name, m.line, m.line_name, m.customer, m.region, f.health, f.open_tickets
 FROM report.machine AS m
 JOIN report.fleet_health AS f ON f.machine_id = m.machine_id
 ORDER BY m.site, m.line, m.number;

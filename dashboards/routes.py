@@ -30,6 +30,8 @@ router = APIRouter(include_in_schema=False)
 VIEWERS = tuple(role for role in Role if role is not Role.MACHINE_ACCOUNT)
 Viewer = Annotated[Principal, Depends(require(*VIEWERS))]
 
+FILERS = frozenset({Role.CUSTOMER_REP, Role.ORDER_TAKER, Role.SUPERVISOR, Role.ENGINEER, Role.ADMIN})
+
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -132,7 +134,12 @@ async def show_overview(request: Request, principal: Viewer, lang: Language | No
     async with begin(request, principal) as conn:
         scope = await load_scope(conn, principal=principal)
         body = await load_overview(conn, scope=scope, language=language, now=edge_of(request).now())
-    body["me"] = {"name": principal.display_name, "role": principal.role, "language": principal.language}
+    body["me"] = {
+        "name": principal.display_name,
+        "role": principal.role,
+        "language": principal.language,
+        "may_file": principal.role in FILERS,
+    }
     return _json(body)
 
 

@@ -148,6 +148,12 @@ FIELD = {
     "cause": Words("Cause, if known", "故障原因（如已知）"),
     "satisfaction": Words("Satisfaction, 5 is best", "满意度（5 为最好）"),
     "resolution": Words("Why it is closed", "关闭原因"),
+    "equipment_number": Words("Equipment number", "设备编号"),
+    "fault_description": Words("What is wrong, and since when", "故障现象及开始时间"),
+    "type": Words("What it is", "工单类型"),
+    "priority": Words("Priority", "优先级"),
+    "contact_phone": Words("Contact phone", "联系电话"),
+    "region": Words("Region", "所属区域"),
 }
 PAGE = {
     "tagline": Words(
@@ -228,7 +234,8 @@ PAGE = {
     "engineer": Words("Engineer", "工程师"),
     "answer_until": Words("to answer by {time}", "请于 {time} 前应答"),
     "actions": Words("What you can do", "可执行操作"),
-    "send": Words("Send", "提交"),
+    "file": Words("File a ticket", "提交报修"),
+    "file_hint": Words("The equipment number is on the name plate.", "设备编号见设备铭牌。"),
     "back": Words("Back", "返回"),
     "done": Words("Done.", "已完成。"),
     "life": Words("Life of the ticket", "工单流程"),

@@ -1,6 +1,7 @@
 // The board: keeps what is chosen in the address, asks for data, draws the four parts. No state lives on the server.
 import { TraceChart, GUTTER } from "./chart.js";
 import { showTicket } from "./detail.js";
+import { showFiling } from "./filing.js";
 import { fill, glyph, h } from "./glyph.js";
 import { applyWords, language, loadWords, moment, number, own, say, setLanguage, span, ticketTitle } from "./words.js";
 
@@ -76,6 +77,7 @@ function showOverview() {
   const { machines, tickets, tenant } = state.overview;
   at("tenant").textContent = own(tenant);
   at("who").textContent = own(state.overview.me.name);
+  at("file").hidden = !state.overview.me.may_file;
   showSummary(machines);
   showFleet(machines);
   showTickets(tickets);
@@ -314,6 +316,22 @@ async function refreshTicket(isNew = false) {
   if (isNew) at("detail").focus({ preventScroll: true });
 }
 
+// The form takes the place of the ticket; it ends by opening the ticket it filed.
+function fileTicket() {
+  state.ticket = null;
+  writeAddress();
+  openTab("tickets");
+  showFiling(at("detail"), {
+    machines: state.overview?.machines ?? [],
+    machine: state.overview?.machines.find((one) => one.id === state.machine),
+    close: closeTicket,
+    filed: async (ticket) => {
+      await openTicket(ticket.number, ticket.machine_id);
+      tick(true);
+    },
+  });
+}
+
 function closeTicket() {
   const last = state.ticket;
   state.ticket = null;
@@ -374,6 +392,7 @@ function setTheme(theme) {
 function listen() {
   at("filter").addEventListener("input", (event) => { state.filter = event.target.value; showOverview(); });
   at("only").addEventListener("change", (event) => { state.only = event.target.checked; showOverview(); });
+  at("file").addEventListener("click", fileTicket);
   at("unzoom").addEventListener("click", unzoom);
   at("language").addEventListener("click", () => {
     setLanguage(language() === "zh" ? "en" : "zh");
@@ -400,8 +419,8 @@ function listen() {
     });
   }
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && state.ticket) closeTicket();
-    if (event.key === "/" && document.activeElement?.tagName !== "INPUT") {
+    if (event.key === "Escape" && !at("detail").hidden) closeTicket();
+    if (event.key === "/" && !["INPUT", "TEXTAREA", "SELECT"].includes(document.activeElement?.tagName)) {
       openTab("fleet");
       at("filter").focus();
       event.preventDefault();

@@ -343,3 +343,26 @@ def test_an_engineer_hands_in_a_result_on_the_phone(browser, site):
     browser.wait("document.querySelector('#detail .pill').textContent === 'Pending acceptance'")
     assert browser.run("document.querySelector('.actions')") is None
     assert browser.complaints() == []
+
+
+def test_a_customer_files_a_ticket_and_is_told_what_is_missing(browser, site):
+    browser.size(1440, 900)
+    log_in(browser, site, "hengda")
+    browser.run("document.getElementById('file').click()")
+    browser.wait("document.querySelector('.filing form')")
+    assert browser.run("document.querySelector('.filing form').equipment_number.value") == "P-101"
+    assert browser.run("document.querySelector('.filing form').region.value") == "East China"
+    browser.run("document.querySelector('.filing form').requestSubmit()")
+    browser.wait("document.getElementById('remedy-fault_description').textContent.includes('缺少故障现象描述')")
+    browser.wait("document.getElementById('remedy-contact_phone').textContent.includes('缺少联系电话')")
+    assert browser.run("document.activeElement.name") == "fault_description"
+    browser.run(
+        """(() => { const form = document.querySelector('.filing form'); form.fault_description.value = '轴承处有异响';
+        form.contact_phone.value = '+86 138 0013 8000'; form.requestSubmit(); })()"""
+    )
+    browser.wait(
+        "document.querySelector('#detail .number') && document.getElementById('detail').innerText.includes('轴承处有异响')"
+    )
+    assert browser.run("document.querySelector('#detail .pill').textContent") == "已提交"
+    browser.wait("document.querySelectorAll('[data-ticket]').length === 3")
+    assert [line for line in browser.complaints() if "422" not in line] == []

@@ -72,3 +72,17 @@ async def test_an_engineer_declines_and_the_next_one_is_asked(office):
     after = await press(office, engineer, number, "refuse")
     assert [one["status"] for one in after["assignments"]] == ["offered", "rejected"]
     assert after["actions"] == []
+
+
+async def test_who_may_file_by_the_board_is_who_may_file_by_the_api(office):
+    report = {
+        "equipment_number": "P-102",
+        "fault_description": "leaks",
+        "contact_phone": "+49 421 555 0",
+        "region": "x",
+        "channel": "board",
+    }
+    for login in ("anna", "hengda", "lena"):
+        async with office.logged_in(login) as client:
+            assert (await client.get("/board/data/overview")).json()["me"]["may_file"] is True
+            assert (await client.post("/api/v1/tickets", json=report)).status_code == 201

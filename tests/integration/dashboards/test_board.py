@@ -21,7 +21,7 @@ async def test_overview_shows_the_fleet_with_its_worst_first_tickets(visitor):
         answer = await client.get("/board/data/overview?lang=en")
     assert answer.status_code == 200
     body = answer.json()
-    assert body["me"] == {"name": "Anna Supervisor", "role": "supervisor", "language": "en"}
+    assert body["me"] == {"name": "Anna Supervisor", "role": "supervisor", "language": "en", "may_file": True}
     health = {one["number"]: one["health"] for one in body["machines"]}
     assert len(health) == 14
     assert (health["P-101"], health["F-110"], health["K-301"], health["F-320"], health["P-102"]) == (
