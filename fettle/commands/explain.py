@@ -1,0 +1,1 @@
+"""`fettle explain`: the evidence of a finding in words, on the terminal."""
