@@ -24,6 +24,7 @@ from ingest.decode import ClockPolicy
 from ingest.housekeeping import apply_policies, clean_up, keep_house, roll_up_all
 from ingest.importer import Columns, Imported, import_file
 from ingest.session import Address
+from ingest.sparkplug_collector import SparkplugCollector
 from ingest.store import Messages, Outcome
 from ingest.topics import load_table
 from ingest.writer import Writer, WriterOptions
@@ -42,6 +43,7 @@ __all__ = [
     "import_file",
     "keep_house",
     "make_collector",
+    "make_sparkplug",
     "roll_up_all",
     "writer_options",
 ]
@@ -92,6 +94,15 @@ def make_collector(settings: Settings, *, url: str, host: str | None = None, por
     return Collector(url, options, table)
 
 
+def make_sparkplug(
+    settings: Settings, *, url: str, host: str | None = None, port: int | None = None
+) -> SparkplugCollector:
+    """Return the Sparkplug host of these settings, not running yet."""
+    plain = make_collector(settings, url=url, host=host, port=port)
+    table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
+    return SparkplugCollector(url, plain.options, table, host_id=settings.collector_sparkplug_host)
+
+
 async def collect(
     settings: Settings,
     *,
@@ -113,12 +124,21 @@ async def collect(
     """
     collector = make_collector(settings, url=url, host=host, port=port)
     on_start(collector)
-    house = asyncio.create_task(keep_house(settings, url=url, stop=stop), name="housekeeping")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_house(settings, url=url, stop=stop), name="housekeeping")
+        if settings.collector_sparkplug_host:
+            group.create_task(
+                _stop_all(make_sparkplug(settings, url=url, host=host, port=port), stop), name="sparkplug"
+            )
+        return await _stop_all(collector, stop)
+
+
+async def _stop_all(collector: Collector, stop: asyncio.Event) -> Counters:
+    """Run a collector, and whatever ends it, let the others end in good order."""
     try:
         return await collector.run(stop)
     finally:
         stop.set()
-        await asyncio.gather(house, return_exceptions=True)
 
 
 class BulkWriter:

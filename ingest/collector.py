@@ -77,7 +77,7 @@ class Collector:
         self.is_connected = asyncio.Event()  # subscribed, and listening
         self._stopping = threading.Event()
         self.writer = Writer(url, name=options.name, options=options.writer, wait=self._wait)
-        self.intake = Intake(table, self.writer.catalogue)
+        self.intake = self._make_intake(table)
         self.desk = Desk(
             url,
             self.writer,
@@ -103,6 +103,9 @@ class Collector:
         self._writer_ready: asyncio.Future[None] | None = None
         self._failed: asyncio.Future[None] | None = None
         self.latencies: deque[float] = deque(maxlen=4096)  # seconds from receipt to commit, of recent batches
+
+    def _make_intake(self, table: Table) -> Intake:
+        return Intake(table, self.writer.catalogue)
 
     async def run(self, stop: asyncio.Event) -> Counters:
         """Collect until `stop` is set, then store and acknowledge what has arrived.
@@ -147,6 +150,7 @@ class Collector:
         await self._writer_ready
         attempt = 0
         while True:
+            await self._may_connect()
             try:
                 link = await self._connect()
                 await self._subscribe(link)
@@ -186,8 +190,14 @@ class Collector:
         return link
 
     async def _open(self, version: Version) -> Link:
+        link = await connect(self.options.address, self._ask(), version=version, on_frames=self._take)
+        self._link = link
+        self._note_session(link)
+        return link
+
+    def _ask(self) -> Connect:
         options = self.options
-        ask = Connect(
+        return Connect(
             client_id=options.name,
             username=options.address.username,
             password=options.address.password,
@@ -195,16 +205,14 @@ class Collector:
             receive_maximum=options.receive_maximum,
             will=Will(topic=f"{STATUS_ROOT}/{options.name}/status", payload=b'{"online":false}'),
         )
-        link = await connect(options.address, ask, version=version, on_frames=self._take)
-        self._link = link
-        granted = link.granted
-        assert granted is not None
-        is_lost = self.writer.store.had_session and not granted.session_present
-        if is_lost:
+
+    def _note_session(self, link: Link) -> None:
+        """Say so when the broker does not have the session that it should have."""
+        assert link.granted is not None
+        self._session_was_lost = self.writer.store.had_session and not link.granted.session_present
+        if self._session_was_lost:
             self.counters.sessions_lost += 1
-            log.error("broker.session_lost", client_id=options.name, remedy="Messages sent while we were away may be lost. Check the broker's persistence and session expiry.")  # fmt: skip
-        self._session_was_lost = is_lost
-        return link
+            log.error("broker.session_lost", client_id=self.options.name, remedy="Messages sent while we were away may be lost. Check the broker's persistence and session expiry.")  # fmt: skip
 
     async def _subscribe(self, link: Link) -> None:
         filters = self.options.filters()
@@ -212,22 +220,39 @@ class Collector:
         for topic, code in zip(filters, codes, strict=True):
             if code != 1:
                 raise SubscriptionRefused(topic=topic, why="granted QoS 0" if code == 0 else f"reason {code:#04x}")
+        log.info("broker.subscribed", where=self.options.address.where, version=link.version.value, topics=len(filters))
+        await self._greet(link)
+
+    async def _greet(self, link: Link) -> None:
+        """Do what is to be done once the subscription stands."""
         if self._session_was_lost or not self.writer.store.had_session:
             lost, store = self._session_was_lost, self.writer.store
             self.desk.jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
-        log.info("broker.subscribed", where=self.options.address.where, version=link.version.value, topics=len(filters))
         if link.granted is not None and link.granted.has_retain:
-            link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}')
+            await link.publish(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}', is_retained=True)
+
+    async def _may_connect(self) -> None:
+        """Wait until it makes sense to connect."""
 
     def _forget(self, link: Link) -> None:
-        """What this connection delivered and nobody has stored yet comes again; what is on its way is still stored."""
+        """Part with a connection. What it delivered and nobody has stored yet comes again, unless it came with QoS 0."""
         if self._link is link:
             self._link = None
-        if self.intake.batch and self.intake.batch.source is link:
-            self._return(self.intake.take_batch())
-        if self._linger is not None:
+        self._part_batch_from(link)
+        if self._linger is not None and not self.intake.batch:
             self._linger.cancel()
             self._linger = None
+
+    def _part_batch_from(self, link: object) -> None:
+        """Take back the messages of a connection that is gone; those of QoS 0 are stored, since nobody sends them again."""
+        batch = self.intake.batch
+        if not batch or batch.source is not link:
+            return
+        if len(batch.packet_ids) == len(batch):
+            self._return(self.intake.take_batch())
+        else:
+            batch.packet_ids.clear()
+            batch.source = None
 
     async def _disconnect(self) -> None:
         link = self._link
@@ -244,12 +269,12 @@ class Collector:
         # A resumed session may deliver in the same breath as it says yes, before `_open` has returned: the batch belongs
         # to the link that brought it, not to whichever is on record.
         if intake.batch and intake.batch.source is not link:
-            self._return(intake.take_batch())
+            self._part_batch_from(intake.batch.source)
         batch = intake.batch
+        batch.source = link
         before = batch.readings if batch.topics else 0
         if not batch.topics:
             batch.first_at_s = monotonic_s()
-            batch.source = link
         intake.take(frames, now_us())
         batch.size_bytes += nbytes
         self.counters.bytes_received += nbytes

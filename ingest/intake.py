@@ -5,7 +5,6 @@ appends. Everything else goes through the codec of the topic's rule, which also 
 Whatever happens to a message, it is in the batch, so that the batch's acknowledgement covers it.
 """
 
-from collections.abc import Callable
 from itertools import repeat
 
 from fettle import logs
@@ -41,16 +40,13 @@ class _Topic:
 class Intake:
     """Fills the current batch. Belongs to the event loop; `take_batch` hands the batch over and begins the next."""
 
-    def __init__(
-        self, table: Table, catalogue: Catalogue, *, on_sparkplug: Callable[[Frames, int], None] | None = None
-    ) -> None:
+    def __init__(self, table: Table, catalogue: Catalogue) -> None:
         self.batch = Batch()
         self.unknown_topics = 0
         self._table = table
         self._catalogue = catalogue
         self._topics: dict[bytes, _Topic] = {}
         self._content_topics: dict[tuple[bytes, str], _Topic] = {}
-        self._on_sparkplug = on_sparkplug
         self._tick = 0
 
     def take_batch(self) -> Batch:
@@ -127,7 +123,7 @@ class Intake:
             self._refuse(message, None, Reason.NO_RULE.value, "no topic rule matches")
             return
         try:
-            decoded = route.decode(payload, self._tick)
+            decoded = self._decode(route, topic, payload)
         except BadPayload as bad:
             self._refuse(message, route.tenant, bad.reason.value, bad.detail)
             return
@@ -137,6 +133,9 @@ class Intake:
         self.add(decoded, message, tenant=route.tenant, received_us=self._tick, is_stale=is_retained)
         if route.is_plain and not is_retained and not decoded.rejected and not decoded.ignored:
             self._learn(known, payload, decoded)
+
+    def _decode(self, route: Route, topic: bytes, payload: bytes) -> Decoded:  # noqa: ARG002 -- for those who need it
+        return route.decode(payload, self._tick)
 
     def add(self, decoded: Decoded, message: int, *, tenant: str, received_us: int, is_stale: bool = False) -> None:
         """Append what one message said. `is_stale`: the broker had kept it; without a time of its own it says nothing."""

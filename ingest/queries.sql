@@ -285,3 +285,13 @@ DELETE FROM reading_1h WHERE bucket < %(before)s
 -- Forget rollups beyond their age; TimescaleDB has policies.
 -- storage: plain
 DELETE FROM reading_1d WHERE bucket < %(before)s
+
+-- name: keep_births
+-- What a Sparkplug edge node said at its birth.
+INSERT INTO sparkplug_node (tenant_id, group_name, edge_node, births)
+VALUES (%(tenant_id)s, %(group)s, %(edge)s, %(births)s)
+ON CONFLICT (tenant_id, group_name, edge_node) DO UPDATE SET births = EXCLUDED.births, updated_at = clock_timestamp()
+
+-- name: load_births
+-- What Sparkplug edge nodes said at their births.
+SELECT group_name, edge_node, births FROM sparkplug_node ORDER BY group_name, edge_node

@@ -181,6 +181,11 @@ class Writer:
                 self.recover(error, attempt)
                 attempt += 1
 
+    def ask(self) -> None:
+        """Find out whether the database still answers; for those who write seldom."""
+        self.store.conn.execute("SELECT 1")
+        self._set_state(State.WRITING)
+
     def recover(self, error: psycopg.Error, attempt: int) -> None:
         """Wait as an error demands, and reconnect where the connection is gone."""
         self._hold(_state_of(error), attempt, why=str(error).strip())
