@@ -55,6 +55,7 @@ _ZONES = {
     "C": Words("Zone C: not for long-term running", "C 区：不宜长期运行"),
     "D": Words("Zone D: severe enough to cause damage", "D 区：可能造成损坏"),
 }
+_LEAST_SHARE = 0.01
 _UP = Words("above", "高于")
 _DOWN = Words("below", "低于")
 
@@ -144,7 +145,10 @@ def headline(evidence: Mapping[str, Any], language: Language) -> str:
 
 
 def rows(evidence: Mapping[str, Any], language: Language) -> list[dict[str, Any]]:
-    """Return the contributions, largest share first as stored, each with what was measured and expected in words."""
+    """Return the contributions in their stored order, each with what was measured and expected in words.
+
+    The first is always there; others that add less than a hundredth of the score say nothing and are left out.
+    """
     found = [entry for entry in body_of(evidence).get("contributions") or [] if isinstance(entry, Mapping)]
     total = sum(max(float(entry.get("contribution") or 0.0), 0.0) for entry in found)
     result = []
@@ -174,7 +178,7 @@ def rows(evidence: Mapping[str, Any], language: Language) -> list[dict[str, Any]
                 "onset_ms": entry["onset_us"] // 1000 if isinstance(entry.get("onset_us"), int) else None,
             }
         )
-    return result
+    return [row for place_, row in enumerate(result) if place_ == 0 or row["share"] >= _LEAST_SHARE]
 
 
 def _cell(entry: Mapping[str, Any], name: str) -> str:

@@ -296,6 +296,7 @@ async function openTicket(number_, machine) {
     refreshTrace().catch(failed);
   }
   writeAddress();
+  openTab("tickets");
   if (state.overview) showOverview();
   await refreshTicket(true);
 }

@@ -62,6 +62,12 @@ function medianStep(times) {
   return steps.sort((a, b) => a - b)[steps.length >> 1] ?? 0;
 }
 
+// The value below which a share of all lies.
+function share(values, part) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.round(part * (sorted.length - 1))];
+}
+
 export class TraceChart {
   // `handlers`: hover(ms or null), zoom(from, to), unzoom()
   constructor(handlers) {
@@ -94,8 +100,10 @@ export class TraceChart {
     let low = Infinity;
     let high = -Infinity;
     for (const one of this.data.series) {
-      for (const value of one.low) if (value !== null && value < low) low = value;
-      for (const value of one.high) if (value !== null && value > high) high = value;
+      if (!one.at.length) continue;
+      // means all fit; of the extremes a few may not, or one inrush a day would flatten the rest
+      low = Math.min(low, ...one.mean, share(one.low, 0.01));
+      high = Math.max(high, ...one.mean, share(one.high, 0.99));
     }
     if (low > high) return null;
     const seen = { seenLow: low, seenHigh: high };

@@ -69,9 +69,11 @@ def test_rows_share_the_score_and_keep_their_order():
     assert evidence.rows(BODY, "zh")[0]["deviation"] == "高于预期 4.48 mm/s"
 
 
-def test_negative_contributions_take_no_share():
-    body = {"contributions": [{"contribution": 2.0}, {"contribution": -1.0}]}
-    assert [row["share"] for row in evidence.rows(body, "en")] == [1.0, 0.0]
+def test_what_adds_nothing_to_the_score_is_left_out_but_never_the_first():
+    body = {
+        "contributions": [{"contribution": 0.0}, {"contribution": 2.0}, {"contribution": -1.0}, {"contribution": 0.01}]
+    }
+    assert [row["share"] for row in evidence.rows(body, "en")] == [0.0, pytest.approx(0.995, abs=1e-3)]
 
 
 def test_zone_is_told_with_its_table():
