@@ -57,18 +57,22 @@ def ensure_login(conn: SyncConn, *, tenant: str, password: str | None, renew: bo
     name = f"fettle_tenant_{tenant_id}"
     if password is not None and len(password) < _SHORTEST:
         raise WeakPassword(login=name, length=len(password))
-    found = conn.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %(name)s", {"name": name}).fetchone()
-    exists, is_usable = found is not None, found == (True,)
+    found = conn.execute(
+        "SELECT rolcanlogin, rolbypassrls FROM pg_roles WHERE rolname = %(name)s", {"name": name}
+    ).fetchone()
+    exists, is_usable = found is not None, found is not None and bool(found[0])
     is_generated = password is None and (renew or not is_usable)
     chosen = secrets.token_urlsafe(24) if is_generated else password
     role = sql.Identifier(name)
     with conn.transaction():
         if not exists:
             conn.execute(
-                sql.SQL("CREATE ROLE {} LOGIN NOBYPASSRLS CONNECTION LIMIT 30 IN ROLE fettle_tenant").format(role)
+                sql.SQL("CREATE ROLE {} LOGIN CONNECTION LIMIT 30 IN ROLE fettle_tenant").format(role)
             )
         else:
-            conn.execute(sql.SQL("ALTER ROLE {} LOGIN NOBYPASSRLS").format(role))
+            conn.execute(sql.SQL("ALTER ROLE {} LOGIN").format(role))
+            if found is not None and found[1]:  # an owner that is no superuser may not even mention it
+                conn.execute(sql.SQL("ALTER ROLE {} NOBYPASSRLS").format(role))
             conn.execute(sql.SQL("GRANT fettle_tenant TO {}").format(role))
         if chosen is not None:
             conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(chosen)))

@@ -259,7 +259,7 @@ export class TraceChart {
       pen.lineTo(this.width - GUTTER.right, y);
       pen.stroke();
       pen.setLineDash([]);
-      this.note(pen, limit.label, y - 4, this.ink("--limit"));
+      this.note(pen, limit.label, y - 4, this.ink("--limit"), this.isCrowded(y - 4, pen.measureText(limit.label).width) ? "left" : "right");
     }
     for (const band of this.data.bands) {
       const left = this.x(Math.max(band.from_ms, this.data.from));
@@ -274,17 +274,24 @@ export class TraceChart {
     }
   }
 
-  // A short text at the right end of the plot, with a halo so that it reads over anything.
-  note(pen, text, y, colour) {
-    pen.textAlign = "right";
+  // A short text at one end of the plot, where no trace runs through it, with a halo so that it reads over anything.
+  note(pen, text, y, colour, side = "right") {
+    pen.textAlign = side;
+    const x = side === "right" ? this.width - GUTTER.right - 6 : GUTTER.left + 6;
     pen.textBaseline = "alphabetic";
     pen.strokeStyle = this.ink("--surface");
     pen.lineWidth = 3;
     pen.lineJoin = "round";
-    pen.strokeText(text, this.width - GUTTER.right - 6, y);
+    pen.strokeText(text, x, y);
     pen.fillStyle = colour;
-    pen.fillText(text, this.width - GUTTER.right - 6, y);
+    pen.fillText(text, x, y);
     pen.lineWidth = 1;
+  }
+
+  // Whether a trace passes through a text of this width at the right end.
+  isCrowded(y, wide) {
+    const from = this.ms(this.width - GUTTER.right - wide - 10);
+    return this.data.series.some((one) => one.at.some((at, k) => at >= from && this.y(one.mean[k]) > y - 16 && this.y(one.mean[k]) < y + 4));
   }
 
   drawSeries(pen, one, colour) {
