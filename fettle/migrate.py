@@ -39,6 +39,10 @@ class NoTimescale(FettleError):
     """FETTLE_STORAGE=timescale, but {why}. Install TimescaleDB's full build, or set FETTLE_STORAGE=plain."""
 
 
+class MissingPrivilege(FettleError):
+    """{login} may not migrate this database: {why}. It must own the database and may make roles (CREATEROLE); where the roles are there already, an administrator runs: GRANT fettle_api, fettle_worker, fettle_tenant TO {login} WITH ADMIN OPTION."""
+
+
 @dataclass(frozen=True)
 class Migration:
     """One numbered file."""
@@ -124,6 +128,7 @@ def migrate(
     Raises:
         ChangedMigration: an applied file has other contents now.
         UnknownMigration: the database is ahead of this version.
+        MissingPrivilege: the login does not own the database, or may not act as Fettle's roles.
     """
     with connect_sync(
         url, role=DatabaseRole.OWNER, name="fettle-migrate", options={"client_min_messages": "warning"}
@@ -140,6 +145,8 @@ def migrate(
                         (tenant, tenant),
                     )
             return Migrated(kind, reason, applied)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise MissingPrivilege(login=conn.info.user, why=str(error.diag.message_primary)) from error
         finally:
             conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 

@@ -66,9 +66,7 @@ def ensure_login(conn: SyncConn, *, tenant: str, password: str | None, renew: bo
     role = sql.Identifier(name)
     with conn.transaction():
         if not exists:
-            conn.execute(
-                sql.SQL("CREATE ROLE {} LOGIN CONNECTION LIMIT 30 IN ROLE fettle_tenant").format(role)
-            )
+            conn.execute(sql.SQL("CREATE ROLE {} LOGIN CONNECTION LIMIT 30 IN ROLE fettle_tenant").format(role))
         else:
             conn.execute(sql.SQL("ALTER ROLE {} LOGIN").format(role))
             if found is not None and found[1]:  # an owner that is no superuser may not even mention it

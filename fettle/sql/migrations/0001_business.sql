@@ -1,18 +1,25 @@
 -- Tenants, plants, people, tickets, dispatch, findings. Every row has its tenant; row-level security is enabled and forced.
 
+-- Roles belong to the cluster: another database may have made them, or an administrator. The owner of this database must
+-- be able to act as each of them. Making a role is not enough for that since PostgreSQL 16, so it is tried.
 DO $$
 DECLARE
     role_name text;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY['fettle_api', 'fettle_worker', 'fettle_tenant'] LOOP
-        BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN NOBYPASSRLS', role_name);
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- roles belong to the cluster; another database made it
-        END;
-        IF NOT pg_has_role(current_user, role_name, 'MEMBER') THEN
-            EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- another database was faster
+            END;
         END IF;
+        BEGIN
+            EXECUTE format('SET LOCAL ROLE %I', role_name);
+            SET LOCAL ROLE NONE;
+        EXCEPTION WHEN insufficient_privilege THEN
+            EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
+        END;
     END LOOP;
 END
 $$;
@@ -22,17 +29,17 @@ GRANT USAGE ON SCHEMA public, report TO fettle_api, fettle_worker;
 GRANT USAGE ON SCHEMA report TO fettle_tenant;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
--- Whose rows the caller may see. A tenant's own login role, fettle_tenant_<id>, is bound to that tenant: no setting can
--- change it, so it may be handed to people who write SQL. The API and the workers write their own SQL, and name the
--- tenant in a transaction-local setting; unset means nobody's rows.
+-- Whose rows the caller may see. A tenant's own login role, fettle_tenant_<id>, is bound to that tenant: neither a setting
+-- nor SET ROLE changes it, so it may be handed to people who write SQL. The API and the workers write their own SQL, and
+-- name the tenant in a transaction-local setting; unset means nobody's rows, and nobody else's setting counts.
 CREATE FUNCTION current_tenant() RETURNS int
 LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-    SELECT CASE
-        WHEN current_user ~ '^fettle_tenant_[0-9]+$' THEN substring(current_user::text FROM '[0-9]+$')::int
-        ELSE nullif(current_setting('fettle.tenant', true), '')::int
-    END
-$$;
+RETURN CASE
+    WHEN session_user ~ '^fettle_tenant_[0-9]+$' THEN substring(session_user::text FROM '[0-9]+$')::int
+    WHEN current_user ~ '^fettle_tenant_[0-9]+$' THEN substring(current_user::text FROM '[0-9]+$')::int
+    WHEN pg_has_role(current_user, 'fettle_api', 'MEMBER') OR pg_has_role(current_user, 'fettle_worker', 'MEMBER')
+        THEN nullif(current_setting('fettle.tenant', true), '')::int
+END;
 
 CREATE TABLE tenant (
     id int GENERATED ALWAYS AS IDENTITY,
@@ -217,6 +224,7 @@ CREATE TABLE login_session (
     CONSTRAINT login_session_pkey PRIMARY KEY (token_hash),
     CONSTRAINT login_session_account_fkey FOREIGN KEY (tenant_id, account_id) REFERENCES account (tenant_id, id) ON DELETE CASCADE
 );
+CREATE INDEX login_session_account_idx ON login_session (tenant_id, account_id);
 
 -- The life cycle: these pairs and no others. The event table refers to them, so the database knows the whitelist too.
 CREATE TABLE ticket_transition (
@@ -330,12 +338,15 @@ CREATE TABLE ticket (
     CONSTRAINT ticket_state_check CHECK (state IN ('submitted', 'pending_confirmation', 'dispatched', 'in_progress', 'pending_acceptance', 'closed')),
     CONSTRAINT ticket_priority_check CHECK (priority IN ('low', 'normal', 'high', 'emergency')),
     CONSTRAINT ticket_severity_check CHECK (severity IN ('low', 'medium', 'high')),
-    CONSTRAINT ticket_closed_check CHECK ((state = 'closed') = (closed_at IS NOT NULL))
+    CONSTRAINT ticket_closed_check CHECK ((state = 'closed') = (closed_at IS NOT NULL)),
+    CONSTRAINT ticket_resolved_check CHECK ((state = 'closed') = (resolution_code IS NOT NULL)),
+    CONSTRAINT ticket_duplicate_check CHECK ((duplicate_of IS NOT NULL) = (resolution_code IS NOT DISTINCT FROM 'duplicate') AND duplicate_of <> id)
 );
 -- One fault, one ticket.
 CREATE UNIQUE INDEX ticket_open_potential_fault_key ON ticket (tenant_id, machine_id, fault_family)
     WHERE type = 'potential_fault' AND state <> 'closed';
 CREATE INDEX ticket_open_idx ON ticket (tenant_id, state, created_at) WHERE state <> 'closed';
+CREATE INDEX ticket_created_idx ON ticket (tenant_id, created_at, id);
 CREATE INDEX ticket_machine_idx ON ticket (tenant_id, machine_id, created_at);
 
 -- Certificates that whoever does the job must hold: all of them, at this level or above.
@@ -416,6 +427,7 @@ CREATE TABLE assignment (
     decision_id bigint,
     reason jsonb NOT NULL,                -- why this engineer, in short; the whole of it is the decision's record
     CONSTRAINT assignment_pkey PRIMARY KEY (id),
+    CONSTRAINT assignment_tenant_key UNIQUE (tenant_id, id),
     CONSTRAINT assignment_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id),
     CONSTRAINT assignment_engineer_fkey FOREIGN KEY (tenant_id, engineer_id) REFERENCES engineer (tenant_id, id),
     CONSTRAINT assignment_decision_fkey FOREIGN KEY (tenant_id, decision_id) REFERENCES dispatch_decision (tenant_id, id),
@@ -423,6 +435,7 @@ CREATE TABLE assignment (
     CONSTRAINT assignment_status_check CHECK (status IN ('offered', 'accepted', 'started', 'rejected', 'expired', 'withdrawn', 'finished'))
 );
 CREATE UNIQUE INDEX assignment_live_key ON assignment (tenant_id, ticket_id) WHERE status IN ('offered', 'accepted', 'started');
+CREATE INDEX assignment_ticket_idx ON assignment (tenant_id, ticket_id, id);
 CREATE INDEX assignment_engineer_idx ON assignment (tenant_id, engineer_id, offered_at);
 
 CREATE FUNCTION count_active_jobs() RETURNS trigger
@@ -490,7 +503,7 @@ CREATE TABLE work_report (
     parts jsonb NOT NULL DEFAULT '[]',    -- [{"number", "quantity", "serial_in", "serial_out"}]
     CONSTRAINT work_report_pkey PRIMARY KEY (id),
     CONSTRAINT work_report_ticket_fkey FOREIGN KEY (tenant_id, ticket_id) REFERENCES ticket (tenant_id, id),
-    CONSTRAINT work_report_assignment_fkey FOREIGN KEY (assignment_id) REFERENCES assignment (id),
+    CONSTRAINT work_report_assignment_fkey FOREIGN KEY (tenant_id, assignment_id) REFERENCES assignment (tenant_id, id),
     CONSTRAINT work_report_hours_check CHECK (hours >= 0 AND hours < 1000)
 );
 CREATE INDEX work_report_ticket_idx ON work_report (tenant_id, ticket_id);
@@ -543,7 +556,7 @@ CREATE FUNCTION notify_ticket() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    PERFORM pg_notify('fettle_ticket', NEW.tenant_id::text);
+    PERFORM pg_notify('fettle_ticket', '');  -- any login may listen: whose ticket it is, is not said
     RETURN NEW;
 END
 $$;

@@ -113,7 +113,16 @@ DECLARE
     source text := CASE WHEN step < interval '1 minute' THEN 'raw' WHEN step < interval '1 hour' THEN '1m' ELSE '1h' END;
     one record;
     is_rolled boolean;
+    lagging timestamptz[] := '{}';
+    lags_from timestamptz;
+    lags_to timestamptz;
 BEGIN
+    IF source <> 'raw' THEN
+        -- as variables, because a barrier view takes no bounds from a join
+        SELECT coalesce(array_agg(g.at), '{}'), greatest(min(g.at), begins), least(max(g.at) + interval '1 hour', to_at)
+        INTO lagging, lags_from, lags_to
+        FROM report.rollup_lag(begins, to_at) AS g (at);
+    END IF;
     FOR one IN SELECT s.sensor_id, s.name, s.kind, s.unit FROM report.sensor AS s
                WHERE s.machine_id = wanted_machine ORDER BY s.kind, s.name LOOP
         is_rolled := source <> 'raw' AND CASE source
@@ -129,22 +138,18 @@ BEGIN
             GROUP BY 5 ORDER BY 5;
         ELSE
             RETURN QUERY
-            WITH lagging AS MATERIALIZED (
-                SELECT g.at FROM report.rollup_lag(begins, to_at) AS g (at)
-            ), piece AS (
+            WITH piece AS (
                 SELECT r.at, r.n::float8 AS n, r.mean, r.low, r.high FROM report.reading_1m AS r
                 WHERE source = '1m' AND r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at
-                  AND date_bin('1 hour', r.at, origin) NOT IN (SELECT l.at FROM lagging AS l)
+                  AND date_bin('1 hour', r.at, origin) <> ALL (lagging)
                 UNION ALL
                 SELECT r.at, r.n::float8, r.mean, r.low, r.high FROM report.reading_1h AS r
                 WHERE source = '1h' AND r.sensor_id = one.sensor_id AND r.at >= begins AND r.at < to_at
-                  AND r.at NOT IN (SELECT l.at FROM lagging AS l)
+                  AND r.at <> ALL (lagging)
                 UNION ALL
-                SELECT r.at, 1, r.value, r.value, r.value
-                FROM lagging AS l
-                JOIN LATERAL (SELECT x.at, x.value FROM report.reading AS x
-                              WHERE x.sensor_id = one.sensor_id AND x.at >= greatest(l.at, begins)
-                                AND x.at < least(l.at + interval '1 hour', to_at) AND x.value IS NOT NULL) AS r ON true
+                SELECT r.at, 1, r.value, r.value, r.value FROM report.reading AS r
+                WHERE r.sensor_id = one.sensor_id AND r.at >= lags_from AND r.at < lags_to AND r.value IS NOT NULL
+                  AND date_bin('1 hour', r.at, origin) = ANY (lagging)
             )
             SELECT one.sensor_id, one.name, one.kind, one.unit, date_bin(step, p.at, origin),
                 sum(p.mean * p.n) / sum(p.n), min(p.low), max(p.high)

@@ -173,6 +173,61 @@ def test_a_tenant_sees_its_own_rows_and_none_of_another(database, who):
     assert seen >= (20 if who == "api" else 6)
 
 
+@pytest.mark.parametrize("escape", ["", "SET ROLE fettle_tenant", "SET ROLE NONE"])
+def test_a_tenant_that_sends_its_own_sql_cannot_become_another(database, escape):
+    ids = _fill(database.url)
+    login = f"fettle_tenant_{ids['a']}"
+    with connect_sync(database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        if conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (login,)).fetchone() is None:
+            conn.execute(f"CREATE ROLE {login} IN ROLE fettle_tenant")
+        conn.execute(f"ALTER ROLE {login} LOGIN")
+        views = [name for name, has_tenant in _relations(conn, "report") if has_tenant]
+    with psycopg.connect(database.url.replace("//postgres@", f"//{login}@"), autocommit=True) as conn:
+        if escape:
+            conn.execute(escape)
+        conn.execute("SELECT set_config('fettle.tenant', %s, false)", (str(ids["b"]),))
+        for view in views:
+            owners = {t for (t,) in conn.execute(f"SELECT DISTINCT tenant_id FROM report.{view}")}
+            assert owners <= {ids["a"]}, view
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("SET ROLE fettle_api")
+
+
+def test_a_login_that_reads_reports_for_no_tenant_sees_nothing(plain_database):
+    ids = _fill(plain_database.url)
+    with connect_sync(plain_database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        conn.execute("DROP ROLE IF EXISTS reader")
+        conn.execute("CREATE ROLE reader LOGIN IN ROLE fettle_tenant")
+    with psycopg.connect(plain_database.url.replace("//postgres@", "//reader@"), autocommit=True) as conn:
+        conn.execute("SELECT set_config('fettle.tenant', %s, false)", (str(ids["b"]),))
+        assert conn.execute("SELECT count(*) FROM report.machine").fetchone() == (0,)
+
+
+def test_a_rejected_topic_that_is_no_text_does_not_hide_the_others(plain_database):
+    ids = _fill(plain_database.url)
+    with connect_sync(plain_database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        conn.execute("UPDATE rejected_message SET topic = '\\xff00'::bytea WHERE tenant_id = %s", (ids["a"],))
+        conn.execute(
+            "INSERT INTO rejected_message (tenant_id, received_at, topic, payload, reason) VALUES (%s, now(), %s, 'p', 'r')",
+            (ids["a"], "工厂/泵".encode()),
+        )
+    with connect_sync(plain_database.url, role=DatabaseRole.API, name="test") as conn, conn.transaction():
+        conn.execute("SELECT set_config('fettle.tenant', %s, true)", (str(ids["a"]),))
+        topics = {topic for (topic,) in conn.execute("SELECT topic FROM report.rejected_message")}
+    assert topics == {"\\377\\000", "工厂/泵"}
+
+
+def test_no_foreign_key_leaves_the_tenant(plain_database):
+    """A key that does not lead with the tenant would let one tenant's row refer to another's."""
+    with connect_sync(plain_database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        rows = conn.execute(
+            """SELECT k.conname FROM pg_constraint AS k
+               JOIN pg_attribute AS theirs ON theirs.attrelid = k.confrelid AND theirs.attname = 'tenant_id'
+               WHERE k.contype = 'f' AND k.connamespace = 'public'::regnamespace AND NOT theirs.attnum = ANY (k.confkey)"""
+        ).fetchall()
+    assert rows == []
+
+
 def test_no_tenant_named_means_no_rows(database):
     _fill(database.url)
     with connect_sync(database.url, role=DatabaseRole.API, name="test") as conn:
