@@ -229,7 +229,7 @@ class Collector:
             lost, store = self._session_was_lost, self.writer.store
             self.desk.jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
         if link.granted is not None and link.granted.has_retain:
-            await link.publish(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}', is_retained=True)
+            link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}', is_retained=True)
 
     async def _may_connect(self) -> None:
         """Wait until it makes sense to connect."""
@@ -257,8 +257,14 @@ class Collector:
     async def _disconnect(self) -> None:
         link = self._link
         if link is not None:
+            if not link.lost.done():
+                await self._say_goodbye(link)
             await link.close()
             self._forget(link)
+
+    async def _say_goodbye(self, link: Link) -> None:
+        """Say what the will would say if we vanished."""
+        link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":false}', is_retained=True)
 
     # messages
 

@@ -240,10 +240,12 @@ class Intake:
         if decoded.waveforms or decoded.liveness or not samples or any(s.text is not None for s in samples):
             return
         assert known.route is not None
-        sensors = [self._catalogue.find(known.route.tenant, s.path, s.unit) for s in samples]
-        ids = [sensor.id for sensor in sensors if sensor is not None and sensor.is_enabled]
-        if len(ids) < len(samples):
-            return
+        ids = []
+        for sample in samples:
+            sensor = self._catalogue.find(known.route.tenant, sample.path, sample.unit)
+            if sensor is None or not sensor.is_enabled or (sample.unit and is_other_quantity(sensor, sample.unit)):
+                return
+            ids.append(sensor.id)
         if known.is_value:
             value = decode_value(payload)
             if value is not None and len(samples) == 1 and _same(samples[0], value[0], value[1]):

@@ -266,9 +266,9 @@ class Link(asyncio.BufferedProtocol):
         finally:
             self._published.pop(packet_id, None)
 
-    def send_message(self, topic: str, payload: bytes) -> None:
+    def send_message(self, topic: str, payload: bytes, *, is_retained: bool = False) -> None:
         """Publish at QoS 0."""
-        self.send(packets.encode_publish(self.version, topic, payload))
+        self.send(packets.encode_publish(self.version, topic, payload, is_retained=is_retained))
 
     async def close(self) -> None:
         """Say goodbye, so that the broker neither publishes our will nor forgets the session, and wait for the end."""

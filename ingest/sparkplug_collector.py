@@ -105,16 +105,13 @@ class SparkplugCollector(Collector):
         await link.publish(birth.topic, birth.payload, is_retained=True)
         log.info("sparkplug.online", host=self.host_id)
 
-    async def _disconnect(self) -> None:
-        link = self._link
-        if link is not None and not link.lost.done():
-            death = self._state.death(now_us=now_us())
-            try:
-                await link.publish(death.topic, death.payload, is_retained=True)
-            except (TimeoutError, FettleError) as error:  # the will says the same
-                log.debug("sparkplug.death_not_sent", why=str(error))
-            log.info("sparkplug.offline", host=self.host_id)
-        await super()._disconnect()
+    async def _say_goodbye(self, link: Link) -> None:
+        death = self._state.death(now_us=now_us())
+        try:
+            await link.publish(death.topic, death.payload, is_retained=True)
+        except (TimeoutError, FettleError) as error:  # the will says the same
+            log.debug("sparkplug.death_not_sent", why=str(error))
+        log.info("sparkplug.offline", host=self.host_id)
 
     def _answer_state(self, topic: str, payload: bytes) -> None:
         answer = self._state.answer(topic, payload)
