@@ -2,13 +2,23 @@
 
 from pathlib import Path
 
+from simulators.broker import BrokerAddress, BrokerGone, BrokerRefused, BrokerUnreachable
+from simulators.clients import CLIENTS, ClientChoice, choose_client
 from simulators.delivery import DELIVERY_DTYPE, deliveries
 from simulators.faults import Fault
 from simulators.files import LAYOUTS, write_readings
 from simulators.fleet import Fleet, SensorKey, Series
-from simulators.live import FORMATS, Bursts, FormatUnknown, LiveStatus, machines_for_rate, prepare, publish_live
+from simulators.live import (
+    FORMATS,
+    Bursts,
+    FormatUnknown,
+    LiveStatus,
+    expected_rate,
+    machines_for_rate,
+    prepare,
+    publish_live,
+)
 from simulators.machine import Machine
-from simulators.mqtt import BrokerAddress, BrokerGone, BrokerRefused, BrokerUnreachable
 from simulators.production import Oee, State, Stretch, oee_of
 from simulators.recording import Recording, read_recording
 from simulators.replay import ReplayBroken, Replayed, publish_recording
@@ -19,6 +29,7 @@ from simulators.truth import Episode, episodes, iso, truth, write_truth
 from simulators.waveform import BearingLines, Waveform, bearing_lines
 
 __all__ = [
+    "CLIENTS",
     "DELIVERY_DTYPE",
     "FORMATS",
     "LAYOUTS",
@@ -29,6 +40,7 @@ __all__ = [
     "BrokerRefused",
     "BrokerUnreachable",
     "Bursts",
+    "ClientChoice",
     "DurationWrong",
     "Episode",
     "Fault",
@@ -51,9 +63,11 @@ __all__ = [
     "Stretch",
     "Waveform",
     "bearing_lines",
+    "choose_client",
     "deliveries",
     "draw_gallery",
     "episodes",
+    "expected_rate",
     "iso",
     "load_scenario",
     "machines_for_rate",

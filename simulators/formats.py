@@ -11,8 +11,8 @@ from typing import Protocol
 import orjson
 
 from fettle.wire import encode_reading, encode_signals, machine_topic, reading_topic
+from simulators.broker import Message
 from simulators.machine import Machine
-from simulators.mqtt import Message
 from simulators.signals import SIGNAL_UNITS
 from simulators.toml_table import EPOCH
 

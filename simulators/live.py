@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +13,8 @@ import orjson
 from fettle import clock
 from fettle.errors import FettleError
 from fettle.wire import reading_topic
+from simulators.broker import BrokerAddress, BrokerGone, BrokerRefused, BrokerUnreachable, Message, Publisher
+from simulators.clients import ClientChoice, choose_client, describe, open_publisher
 from simulators.delivery import DeliveryArray, deliveries
 from simulators.fleet import Fleet
 from simulators.formats import (
@@ -25,7 +27,6 @@ from simulators.formats import (
     SenMl,
     UnsJson,
 )
-from simulators.mqtt import BrokerAddress, BrokerGone, BrokerUnreachable, Message, Publisher
 from simulators.sparkplug import SparkplugB
 from simulators.waveform import Waveform
 
@@ -61,8 +62,12 @@ class _Due:
 
 @dataclass
 class LiveStatus:
-    """Where a live run stands; `lag_s` is how late the last message left, in seconds of the wall clock."""
+    """Where a live run stands; `lag_s` is how late the last message left, in seconds of the wall clock.
 
+    `client` says who publishes, over which version of MQTT, and why.
+    """
+
+    client: str = ""
     at_us: int = 0
     messages: int = 0
     acknowledged: int = 0
@@ -107,8 +112,17 @@ def make_format(name: str, fleet: Fleet, *, tenant: str, born_us: int) -> Payloa
 
 def machines_for_rate(rate: float, *, period_us: int, signals: int, payload_format: str) -> int:
     """Return how many machines send about `rate` messages a second."""
-    per_instant = signals if payload_format in {"fettle", "uns"} else 0.1 if payload_format == "array" else 1
-    return max(math.ceil(rate * period_us / 1e6 / per_instant), 1)
+    return max(math.ceil(rate * period_us / 1e6 / _per_instant(payload_format, signals)), 1)
+
+
+def expected_rate(fleet: Fleet, *, payload_format: str, speed: float) -> float:
+    """Return how many messages a second a fleet sends, beside waveforms; infinite at speed 0."""
+    a_second = len(fleet.machines) * _per_instant(payload_format, len(fleet.scenario.signals)) / fleet.period_us * 1e6
+    return a_second * speed if speed else math.inf
+
+
+def _per_instant(payload_format: str, signals: int) -> float:
+    return signals if payload_format in {"fettle", "uns"} else 0.1 if payload_format == "array" else 1
 
 
 def prepare(fleet: Fleet, at_us: int) -> None:
@@ -153,6 +167,8 @@ def publish_live(
     on_status: Callable[[LiveStatus], None] | None = None,
     may_lead: bool = False,
     bursts: Bursts | None = None,
+    client: ClientChoice | None = None,
+    on_connected: Callable[[str], None] | None = None,
 ) -> LiveStatus:
     """Publish the readings of a fleet from `start_us` on, each when its time comes, until `end_us` or `stop`.
 
@@ -172,6 +188,8 @@ def publish_live(
         on_status: told about once a second, from the thread that called.
         may_lead: time stamps may run ahead of the clock.
         bursts: send raw waveforms as well, as JSON {"t0", "fs", "values"} on fettle/{tenant}/{site}/{machine}/waveform.
+        client: who publishes; chosen by `expected_rate` where None.
+        on_connected: told once which client that is, over which version of MQTT, and why.
 
     Raises:
         BrokerUnreachable, BrokerRefused: at the start.
@@ -187,6 +205,8 @@ def publish_live(
         on_status=on_status,
         tenant=tenant or fleet.scenario.tenant,
         bursts=bursts,
+        client=client or choose_client(rate=expected_rate(fleet, payload_format=payload_format, speed=speed)),
+        on_connected=on_connected,
     )
     return run.run(start_us=start_us, end_us=end_us, speed=speed, may_lead=may_lead)
 
@@ -203,6 +223,8 @@ class _LiveRun:
         on_status: Callable[[LiveStatus], None] | None,
         tenant: str,
         bursts: Bursts | None,
+        client: ClientChoice,
+        on_connected: Callable[[str], None] | None,
     ) -> None:
         self._fleet = fleet
         self._tenant = tenant
@@ -210,6 +232,8 @@ class _LiveRun:
         self._address = address
         self._form = form
         self._client_id = client_id
+        self._client = client
+        self._on_connected = on_connected
         self._stop = stop
         self._on_status = on_status
         self._told_at = self._began_at = clock.monotonic_s()
@@ -225,8 +249,13 @@ class _LiveRun:
         self._publisher = self._connect()
         status = self.status
         status.version = self._publisher.version
-        if self._publisher.fell_back:
+        status.client = describe(self._publisher, self._client)
+        if self._on_connected:
+            self._on_connected(status.client)
+        if status.version == 4 and self._address.version == "auto":
             status.warnings.append("the broker does not speak MQTT 5; publishing with 3.1.1")
+        # what was agreed on stays: a broker that is half up must not talk us down
+        self._address = replace(self._address, version="5" if status.version == 5 else "3.1.1")
         self._send_all(self._form.opening(start_us))
         chunk_us = max(round(_CHUNK_S * (speed or 600.0) * 1e6), self._fleet.period_us if speed == 0 else 1)
         schedule = _Schedule(start_us=start_us, speed=speed, may_lead=may_lead) if speed else None
@@ -301,8 +330,8 @@ class _LiveRun:
     # -- the connection, which may come and go
 
     def _connect(self) -> Publisher:
-        publisher = Publisher(
-            self._address, client_id=self._client_id, will=self._form.will, on_message=self._commanded
+        publisher = open_publisher(
+            self._client, self._address, client_id=self._client_id, will=self._form.will, on_message=self._commanded
         )
         if self._form.commands:
             publisher.subscribe(self._form.commands)
@@ -359,6 +388,10 @@ class _LiveRun:
                     publisher.publish(message)
             except (BrokerUnreachable, BrokerGone):
                 continue
+            except BrokerRefused as refused:  # it may be half up, or let us in again later
+                if str(refused) not in self.status.warnings:
+                    self.status.warnings.append(str(refused))
+                continue
             self.status.reconnects += 1
             self._publisher = publisher
             return
@@ -377,6 +410,7 @@ class _LiveRun:
         if status.lag_s > _BEHIND_S and not any(w.startswith("falling behind") for w in status.warnings):
             status.warnings.append(
                 f"falling behind by {status.lag_s:.1f} s at {status.rate:,.0f} messages/s: this machine or the broker cannot keep up"
+                + ("; the batch publisher needs less of this machine" if self._client.name == "paho" else "")
             )
         if self._on_status:
             self._on_status(status)

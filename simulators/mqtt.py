@@ -1,8 +1,9 @@
 """A publisher for many small MQTT messages: MQTT 5 or 3.1.1, QoS 0 and 1, one thread, one socket.
 
-A client library spends 160 µs on a QoS 1 publish where this spends 5, and a device fleet in one process needs the
-difference. It keeps to what a publisher needs: CONNECT with will, PUBLISH in batches inside the broker's receive maximum,
-PUBACK accounting, keep-alive, and a subscription for the commands that Sparkplug sends to its devices.
+A client library spends many times the CPU on a QoS 1 publish, and load from one process needs the difference; everyday
+rates go through `simulators.paho_client`. It keeps to what a publisher needs: CONNECT with will, PUBLISH in batches inside
+the broker's receive maximum, PUBACK accounting, keep-alive, and a subscription for the commands that Sparkplug sends to its
+devices.
 
     publish() appends frames  ->  pump() writes and reads what the socket takes  ->  acknowledged counts PUBACKs
 
@@ -15,96 +16,36 @@ import ssl
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
 
 from fettle import clock
 from fettle.errors import FettleError
-from fettle.settings import Settings
+from simulators.broker import (
+    CONNECT_REASONS,
+    WINDOW,
+    BrokerAddress,
+    BrokerRefused,
+    BrokerUnreachable,
+    Message,
+    MessageTooLarge,
+    Publisher,
+    PublishRefused,
+    no_tls,
+    reason_of,
+    tls_context,
+)
 
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _PINGRESP, _DISCONNECT = 2, 3, 4, 9, 13, 14
-_WINDOW = 2000
 _HIGH_WATER = 1 << 18
 _RECEIVE_MAXIMUM, _MAXIMUM_QOS, _MAXIMUM_PACKET, _SERVER_KEEP_ALIVE = 0x21, 0x24, 0x27, 0x13
 # length of MQTT 5 property values: 1, 2, 4 bytes; the rest carry their own length
 _ONE, _TWO, _FOUR = {0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A}, {0x13, 0x21, 0x22, 0x23}, {0x02, 0x11, 0x18, 0x27}
 
 
-class BrokerUnreachable(FettleError):
-    """No MQTT broker answers at {host}:{port} ({why}). Start one, or set FETTLE_BROKER_HOST and FETTLE_BROKER_PORT."""
-
-
-class BrokerRefused(FettleError):
-    """The broker at {host}:{port} refused the connection: {why}."""
-
-
-class BrokerGone(FettleError):
-    """The connection to the broker broke after {acknowledged} acknowledged messages ({why}); {unacknowledged} were on the way."""
-
-
-class PublishRefused(FettleError):
-    """The broker refused a message on topic {topic}: reason code 0x{reason:02x}. Check its access rules."""
-
-
-class MessageTooLarge(FettleError):
-    """A message on topic {topic} has {size} bytes; the broker takes at most {limit}."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokerAddress:
-    """Where a broker listens and how to log in. `version` is "5", "3.1.1" or "auto": 5 with a fall-back."""
-
-    host: str = "127.0.0.1"
-    port: int = 1883
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    version: str = "auto"
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the broker of the settings; the loopback address where they name none."""
-        tls = settings.broker_tls_ca is not None or settings.broker_tls_cert is not None
-        return cls(
-            host=settings.broker_host or "127.0.0.1",
-            port=settings.broker_port or (8883 if tls else 1883),
-            username=settings.broker_username,
-            password=settings.broker_password.get_secret_value() if settings.broker_password else None,
-            tls_ca=settings.broker_tls_ca,
-            tls_cert=settings.broker_tls_cert,
-            tls_key=settings.broker_tls_key,
-            version=settings.broker_mqtt_version,
-        )
-
-    @property
-    def tls(self) -> bool:
-        return self.tls_ca is not None or self.tls_cert is not None
-
-
-class Message(NamedTuple):
-    """One message to publish."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = False
-    content_type: str = ""
-
-
-class Publisher:
-    """A connection to a broker. Use as a context manager; leaving it disconnects in good order.
-
-    Attributes:
-        version: 5 or 4 (3.1.1), what the broker speaks.
-        sent: messages handed over since the connection began.
-        acknowledged: QoS 1 messages the broker has taken over.
+class BatchPublisher(Publisher):
+    """A connection that writes frames in batches and reads acknowledgements in bulk.
 
     Raises:
-        BrokerUnreachable, BrokerRefused: while connecting.
+        BrokerUnreachable, BrokerRefused, BrokerGone: while connecting.
     """
 
     def __init__(
@@ -112,6 +53,7 @@ class Publisher:
         address: BrokerAddress,
         *,
         client_id: str,
+        version: int = 5,
         will: Message | None = None,
         on_message: Callable[[str, bytes], None] | None = None,
         keep_alive_s: int = 30,
@@ -127,36 +69,15 @@ class Publisher:
         self._unacknowledged: OrderedDict[int, Message] = OrderedDict()
         self._next_id = 1
         self._keep_alive_s = keep_alive_s
-        self._window = _WINDOW
+        self._window = WINDOW
         self._packet_limit = 0
         self._answer: list[bytes] = []  # CONNACK
         self._granted: list[int] = []  # SUBACK
         self._pinged_at: float | None = None
         self.sent = 0
         self.acknowledged = 0
-        self.fell_back = False
-        versions = {"5": (5,), "3.1.1": (4,), "auto": (5, 4)}[address.version]
-        for version in versions:
-            self.version = version
-            try:
-                self._connect()
-                break
-            except (BrokerRefused, BrokerGone):
-                if version == versions[-1]:
-                    raise
-                self.fell_back = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    # -- connection
-
-    def _connect(self) -> None:
+        self.name = "batch publisher"
+        self.version = version
         self._open()
         try:
             self._introduce()
@@ -164,21 +85,22 @@ class Publisher:
             self._socket.close()
             raise
 
+    # -- connection
+
     def _open(self) -> None:
         a = self._address
         try:
             plain = socket.create_connection((a.host, a.port), timeout=self._timeout_s)
         except OSError as error:
-            raise BrokerUnreachable(host=a.host, port=a.port, why=_reason(error)) from error
+            raise BrokerUnreachable(host=a.host, port=a.port, why=reason_of(error)) from error
         self._socket: socket.socket = plain
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if a.tls:
-                self._socket = _secure(plain, a)
+                self._socket = tls_context(a).wrap_socket(plain, server_hostname=a.host)
         except OSError as error:
             plain.close()
-            why = f"no TLS connection ({_reason(error)}); check FETTLE_BROKER_TLS_CA, FETTLE_BROKER_TLS_CERT and FETTLE_BROKER_TLS_KEY"
-            raise BrokerRefused(host=a.host, port=a.port, why=why) from error
+            raise no_tls(a, error) from error
 
     def _introduce(self) -> None:
         self._out.clear()
@@ -219,11 +141,11 @@ class Publisher:
     def _accept(self, body: bytes) -> None:
         code = body[1]
         if code:
-            why = _CONNECT_REASONS.get(code, f"reason code 0x{code:02x}")
+            why = CONNECT_REASONS.get(code, f"reason code 0x{code:02x}")
             raise BrokerRefused(host=self._address.host, port=self._address.port, why=why)
         if self.version == 5:
             granted = _properties(body[2:])
-            self._window = min(_WINDOW, granted.get(_RECEIVE_MAXIMUM, 65_535))
+            self._window = min(WINDOW, granted.get(_RECEIVE_MAXIMUM, 65_535))
             self._packet_limit = granted.get(_MAXIMUM_PACKET, 0)
             self._keep_alive_s = granted.get(_SERVER_KEEP_ALIVE, self._keep_alive_s)
             if granted.get(_MAXIMUM_QOS, 2) == 0:
@@ -234,7 +156,6 @@ class Publisher:
                 )
 
     def close(self) -> None:
-        """Write out what is left and disconnect; a broken connection is closed without complaint."""
         try:
             self._out += b"\xe0\x00"
             deadline = clock.monotonic_s() + 2.0
@@ -249,20 +170,16 @@ class Publisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages published and not yet acknowledged."""
         return len(self._unacknowledged)
 
+    @property
+    def unwritten(self) -> int:
+        return len(self._out)
+
     def unacknowledged(self) -> list[Message]:
-        """Return the messages on the way, oldest first."""
         return list(self._unacknowledged.values())
 
     def publish(self, message: Message) -> None:
-        """Queue one message; waits while the broker's window is full.
-
-        Raises:
-            BrokerGone: the connection broke.
-            MessageTooLarge: the broker announced a smaller limit.
-        """
         topic, payload, qos, retain, content_type = message
         name = topic.encode()
         size = 2 + len(name) + len(payload) + (2 if qos else 0)
@@ -292,28 +209,7 @@ class Publisher:
             while len(self._out) > 4 * _HIGH_WATER:
                 self.pump(1.0)
 
-    def flush(self, timeout_s: float = 30.0) -> None:
-        """Wait until everything is written and acknowledged.
-
-        Raises:
-            BrokerGone: the connection broke, or the broker stays silent for `timeout_s`.
-        """
-        last = clock.monotonic_s()
-        before = (len(self._out), len(self._unacknowledged))
-        while self._out or self._unacknowledged:
-            self.pump(0.2)
-            now = (len(self._out), len(self._unacknowledged))
-            if now != before:
-                before, last = now, clock.monotonic_s()
-            elif clock.monotonic_s() - last > timeout_s:
-                raise self._gone(f"no acknowledgement for {timeout_s:g} s")
-
     def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
-        """Subscribe and wait for the answer.
-
-        Raises:
-            BrokerRefused: the broker does not grant the subscription.
-        """
         self._granted.clear()
         body = b"\x00\x01" + (b"\x00" if self.version == 5 else b"") + _text(topic_filter) + bytes((qos,))
         self._out += b"\x82" + _varint(len(body)) + body
@@ -327,18 +223,12 @@ class Publisher:
     # -- socket
 
     def pump(self, wait_s: float) -> None:
-        """Write and read what the socket takes; wait at most `wait_s` for something to do.
-
-        Raises:
-            BrokerGone: the connection broke.
-            PublishRefused: the broker refused a message.
-        """
         now = clock.monotonic_s()
         if now - self._written_at > self._keep_alive_s / 2 and not self._out:
             self._out += b"\xc0\x00"
             self._pinged_at = self._pinged_at or now
         if self._pinged_at is not None and now - max(self._pinged_at, self._read_at) > self._keep_alive_s:
-            raise self._gone("it does not answer")
+            raise self.gone("it does not answer")
         buffered = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
         if not buffered:
             readable, writable, _ = select.select([self._socket], [self._socket] if self._out else [], [], wait_s)
@@ -354,12 +244,12 @@ class Publisher:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            raise self._gone(_reason(error)) from error
+            raise self.gone(reason_of(error)) from error
 
     def _read(self) -> None:
         data = self._socket.recv(1 << 16)
         if not data:
-            raise self._gone("the broker closed it")
+            raise self.gone("the broker closed it")
         self._read_at = clock.monotonic_s()
         self._in += data
         buffer, at, end = self._in, 0, len(self._in)
@@ -410,35 +300,7 @@ class Publisher:
             if self._on_message:
                 self._on_message(topic, body[at:])
         elif kind == _DISCONNECT:
-            raise self._gone(f"the broker sent DISCONNECT 0x{body[0] if body else 0:02x}")
-
-    def _gone(self, why: str) -> BrokerGone:
-        return BrokerGone(acknowledged=self.acknowledged, unacknowledged=len(self._unacknowledged), why=why)
-
-
-_CONNECT_REASONS = {
-    1: "it does not speak this MQTT version",
-    0x84: "it does not speak this MQTT version",
-    2: "client id refused",
-    0x85: "client id refused",
-    3: "server unavailable",
-    0x88: "server unavailable",
-    4: "wrong user name or password",
-    0x86: "wrong user name or password",
-    5: "not authorised: set FETTLE_BROKER_USERNAME and FETTLE_BROKER_PASSWORD",
-    0x87: "not authorised: set FETTLE_BROKER_USERNAME and FETTLE_BROKER_PASSWORD",
-}
-
-
-def _secure(plain: socket.socket, a: BrokerAddress) -> ssl.SSLSocket:
-    context = ssl.create_default_context(cafile=str(a.tls_ca) if a.tls_ca else None)
-    if a.tls_cert:
-        context.load_cert_chain(str(a.tls_cert), str(a.tls_key) if a.tls_key else None)
-    return context.wrap_socket(plain, server_hostname=a.host)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+            raise self.gone(f"the broker sent DISCONNECT 0x{body[0] if body else 0:02x}")
 
 
 def _varint(value: int) -> bytes:

@@ -1,5 +1,6 @@
 """Publish a recording as readings, at a speed factor, and account for every acknowledgement."""
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 from fettle import clock
 from fettle.errors import FettleError
 from fettle.wire import encode_reading, reading_topic
-from simulators.mqtt import BrokerAddress, BrokerGone, Message, Publisher, PublishRefused
+from simulators.broker import BrokerAddress, BrokerGone, Message, PublishRefused
+from simulators.clients import choose_client, describe, open_publisher
 from simulators.recording import Recording, check_sensor_names
 
 
@@ -29,6 +31,7 @@ class Replayed:
     elapsed_s: float
     stopped: bool
     version: int
+    client: str
 
 
 def publish_recording(
@@ -48,6 +51,8 @@ def publish_recording(
     client_id: str = "fettle-replay",
     stop: threading.Event | None = None,
     on_progress: Callable[[int, int, int], None] | None = None,
+    client: str = "auto",
+    on_connected: Callable[[str], None] | None = None,
 ) -> Replayed:
     """Publish every value of the recording in the order of the file and wait for every acknowledgement.
 
@@ -67,10 +72,13 @@ def publish_recording(
         client_id: at the broker.
         stop: ends the replay when set; what is on the way is still waited for.
         on_progress: told (sent, acknowledged, total).
+        client: "paho", "batch", or "auto": paho where it keeps up with the readings a second.
+        on_connected: told once which client that is, over which version of MQTT, and why.
 
     Raises:
         ReplayBroken: the connection broke; says how far it got.
         BadTopicLevel, RecordingUnreadable: a name cannot be part of a topic.
+        ClientUnknown: not one of the three.
     """
     stop = stop or threading.Event()
     sensors = {column: names.get(column, column) for column in recording.columns}
@@ -86,10 +94,14 @@ def publish_recording(
         for a, b in dict.fromkeys(zip(sites, machines, strict=True))
     }
     total = int(sum(np.isfinite(v[chosen]).sum() for v in recording.columns.values()))
+    span_s = (times[-1] - times[0]) / 1e6 / speed if speed and times else 0.0
+    choice = choose_client(client, rate=total / max(span_s, 1.0) if speed else math.inf)
     began = clock.monotonic_s()
     told = began
     line_of: list[int] = []  # line of the file of each message, in the order they were sent
-    with Publisher(address, client_id=client_id) as publisher:
+    with open_publisher(choice, address, client_id=client_id) as publisher:
+        if on_connected:
+            on_connected(describe(publisher, choice))
 
         def tell(*, force: bool = False) -> None:
             nonlocal told
@@ -140,4 +152,5 @@ def publish_recording(
             elapsed_s=clock.monotonic_s() - began,
             stopped=stop.is_set(),
             version=publisher.version,
+            client=describe(publisher, choice),
         )

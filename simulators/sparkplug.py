@@ -7,9 +7,9 @@ independent of the generated code that decodes.
 import struct
 from collections.abc import Iterable, Iterator
 
+from simulators.broker import Message
 from simulators.formats import Values
 from simulators.machine import Machine
-from simulators.mqtt import Message
 from simulators.signals import SIGNAL_UNITS
 
 _DOUBLE, _INT64, _BOOLEAN, _STRING = 10, 4, 11, 12
