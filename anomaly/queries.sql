@@ -100,3 +100,28 @@ SELECT sensor_id, quality, flags, ts, value
 FROM reading
 WHERE sensor_id = ANY (%(sensor_ids)s) AND ts >= %(start)s AND ts < %(stop)s
 ORDER BY ts, sensor_id
+
+-- name: copy_readings
+-- Stored readings of some sensors over a half-open period, no column null, for a binary COPY.
+SELECT sensor_id, quality, flags, ts, coalesce(value, 'NaN'::float8) AS value
+FROM reading
+WHERE sensor_id = ANY (%(sensor_ids)s) AND ts >= %(start)s AND ts < %(stop)s
+
+-- name: find_reading_span
+-- First and last instant at which some sensors have readings in a half-open period.
+SELECT min(first.ts) AS first_ts, max(last.ts) AS last_ts
+FROM unnest(%(sensor_ids)s::int[]) AS s (id)
+CROSS JOIN LATERAL (
+    SELECT ts
+    FROM reading
+    WHERE sensor_id = s.id AND ts >= %(start)s AND ts < %(stop)s
+    ORDER BY ts
+    LIMIT 1
+) AS first
+CROSS JOIN LATERAL (
+    SELECT ts
+    FROM reading
+    WHERE sensor_id = s.id AND ts >= %(start)s AND ts < %(stop)s
+    ORDER BY ts DESC
+    LIMIT 1
+) AS last
