@@ -141,7 +141,8 @@ class FileReader:
     def _find_values(self, schema: Any) -> tuple[list[str], list[str]]:
         if self._is_long:
             return ["value"], []
-        values, left_out = [], []
+        values: list[str] = []
+        left_out: list[str] = []
         for name in self._names:
             kind = schema.field(name).type
             if name == self._time or name in _LABELS or name in _NOT_VALUES or not name.strip():
@@ -221,7 +222,8 @@ class FileReader:
             if not self._scale and len(numbers):
                 size = abs(float(numbers[0]))
                 self._scale = 1e6 if size < 1e11 else 1e3 if size < 1e14 else 1.0 if size < 1e17 else 1e-3
-            return np.rint(numbers.astype(np.float64) * self._scale).astype(np.int64)
+            scaled: IntArray = np.rint(numbers.astype(np.float64) * self._scale).astype(np.int64)
+            return scaled
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_string(kind):
             zone = kind.tz if pa.types.is_timestamp(kind) else None
             try:
