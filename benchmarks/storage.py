@@ -1,17 +1,13 @@
-"""How fast a year of one machine is drawn, what keeping the order of arrival costs, and how well readings compress.
+"""What reading storage costs: recording arrival order, and answering a dashboard from the rollups.
 
-Part 1, rollups: one machine, three sensors, one simulated year, loaded in bulk, rolled up by the product's own means
-(`ingest.rollup` on plain PostgreSQL; refreshed continuous aggregates and compressed chunks on TimescaleDB, refreshed as far
-as their policies would). A panel of at most 1500 points a sensor is asked of the views `report.reading_1m`, `_1h` and `_1d`
-as the tenant's own login, over ranges that end at random moments, with SQL in literals as Grafana sends it; timed at the
-client with all rows fetched. The panel of the worst range decides. The baseline is the same panel from raw readings.
-With one reading a second a year is 95 million rows: `--full`. By default the sampling period is longer, the span is not:
-the rollups, which the panels read, are as large as those of the full year; only raw readings are fewer.
+Part 1 compares two ways to record in which order readings arrived, which detection replays: a batch number on every
+reading, found again through a BRIN index, and the batch's own bytes in its ledger row. Both store the same batches into
+the keyed table; shown are rows per second, write-ahead log and table bytes per reading, and the time to read one batch
+back. The runs alternate.
 
-Part 2, order of arrival: batches of 10,000 into the keyed table alone; with the batch's bytes in a ledger; with a batch
-column on every row, found by BRIN. One commit a batch, variants alternate, medians over rounds.
-
-Part 3, compression: bytes before (with the key's index) and after TimescaleDB's columnstore, on a simulated plant.
+Part 2 fills both back-ends with a simulated plant, brings the rollups up to date, and asks what a dashboard asks, as the
+role and through the views that a dashboard uses: a day of one machine by the minute, a month by the hour, everything by
+the day. Reported is the 95th percentile over random machines and days, and the plan of the slowest kind.
 """
 
 import argparse
@@ -21,381 +17,236 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import LiteralString
 
 import numpy as np
 import psycopg
-from psycopg import conninfo, sql
-from rich.console import Console
-from rich.progress import Progress
 
-from benchmarks import arrival_order
 from benchmarks.corpus import versions
-from dashboards.api import ensure_login
-from fettle import embedded
+from fettle import clock, embedded
 from fettle.db import DatabaseRole, SyncConn, connect_sync
 from fettle.migrate import migrate
 from fettle.settings import Settings
-from fettle.wire import ReadingArray
-from ingest.api import bulk_writer
+from fettle.wire import READING_DTYPE, ReadingArray
+from ingest.api import bulk_writer, roll_up_all
 from ingest.batch import encode_copy
-from ingest.rollup import buckets, compute
-from ingest.store import as_datetime
-from simulators import api as simulators
 
 DAY_US = 86_400_000_000
-WEEK_US = 7 * DAY_US
-WEEKS = 52
-SENSORS = 3
-FULL_PERIOD_S = 1
-POINTS = 1500
-_MINUTE_US = 60_000_000
-_CHUNK = 50_000
-
-RANGES = {"1 day": 1, "7 days": 7, "30 days": 30, "90 days": 90, "1 year": 364}
-_PANEL: LiteralString = """
-SELECT date_bin({step}::interval, r.at, timestamptz '2000-01-03 00:00+00') AS "time", s.name AS metric,
-    sum(r.mean * r.n) / sum(r.n) AS value, min(r.low) AS low, max(r.high) AS high
-FROM {view} AS r
-JOIN report.sensor AS s ON s.sensor_id = r.sensor_id
-WHERE r.machine_id = {machine} AND r.at >= {from_at} AND r.at < {to_at} AND r.n > 0
-GROUP BY 1, 2
-ORDER BY 1, 2
-"""
-_RAW_PANEL: LiteralString = """
-SELECT date_bin({step}::interval, r.at, timestamptz '2000-01-03 00:00+00') AS "time", s.name AS metric,
-    avg(r.value) AS value, min(r.value) AS low, max(r.value) AS high
-FROM report.reading AS r
-JOIN report.sensor AS s ON s.sensor_id = r.sensor_id
-WHERE r.machine_id = {machine} AND r.at >= {from_at} AND r.at < {to_at}
-GROUP BY 1, 2
-ORDER BY 1, 2
-"""
-_TRACE: LiteralString = "SELECT at, name, mean, low, high FROM report.trace({machine}, {from_at}, {to_at}, {points})"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a panel asks."""
-
-    machine: int
-    from_at: datetime
-    to_at: datetime
-    step: timedelta
-    points: int = POINTS
-
-    def literals(self) -> dict[str, sql.Literal]:
-        return {key: sql.Literal(value) for key, value in vars(self).items()}
-
-
-def _p95(milliseconds: list[float]) -> float:
-    return float(np.quantile(milliseconds, 0.95))
-
-
-@dataclass
-class Panels:
-    """What the panels of one storage took, in milliseconds by range."""
-
-    rows: int = 0
-    views: dict[str, list[float]] = field(default_factory=dict)
-    trace: dict[str, list[float]] = field(default_factory=dict)
-    raw: dict[str, float] = field(default_factory=dict)
-    points: dict[str, int] = field(default_factory=dict)
-    disk_bytes: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @staticmethod
-    def worst(times: dict[str, list[float]]) -> float:
-        return max(_p95(found) for found in times.values())
 
 
 @contextmanager
-def server(folder: Path, storage: str) -> Iterator[str]:
-    """Run a PostgreSQL with its defaults of durability, migrated for one storage."""
-    options = {"max_wal_size": "8GB", "checkpoint_timeout": "15min", "shared_buffers": "512MB"}
-    binaries = None
-    if storage == "timescale":
-        binaries = embedded.timescale_binaries()
+def _server(folder: Path, *, timescale: bool) -> Iterator[str]:
+    options = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+    if timescale:
         options |= {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
-    with embedded.postgres(folder / storage, binaries=binaries, options=options) as url:
-        assert migrate(url, storage="plain" if storage == "plain" else "timescale", tenant="default").storage == storage
+    binaries = embedded.timescale_binaries() if timescale else None
+    with embedded.postgres(folder, binaries=binaries, options=options) as url:
         yield url
+
+
+# Part 1
+
+_KEYED = "sensor_id int NOT NULL, quality smallint NOT NULL, flags smallint NOT NULL,"
+_MAKE = {
+    "batch column": f"CREATE TABLE subject ({_KEYED} batch int NOT NULL, ts timestamptz NOT NULL, value float8, PRIMARY KEY (sensor_id, ts)); CREATE INDEX ON subject USING brin (batch) WITH (pages_per_range = 16)",
+    "bytes in the ledger": f"CREATE TABLE subject ({_KEYED} ts timestamptz NOT NULL, value float8, PRIMARY KEY (sensor_id, ts))",
+}
+_BATCH_ROW = np.dtype(
+    [
+        ("fields", ">i2"), ("w0", ">i4"), ("sensor_id", ">i4"), ("w1", ">i4"), ("quality", ">i2"), ("w2", ">i4"), ("flags", ">i2"),
+        ("w3", ">i4"), ("batch", ">i4"), ("w4", ">i4"), ("ts", ">i8"), ("w5", ">i4"), ("value", ">f8"),
+    ]
+)  # fmt: skip
+
+
+def _with_batch(rows: ReadingArray, number: int) -> bytes:
+    out = np.zeros(len(rows), dtype=_BATCH_ROW)
+    out["fields"] = 6
+    for width, value in (("w0", 4), ("w1", 2), ("w2", 2), ("w3", 4), ("w4", 8), ("w5", 8)):
+        out[width] = value
+    for name in ("sensor_id", "quality", "flags", "value"):
+        out[name] = rows[name]
+    out["ts"] = rows["ts"] - 946_684_800_000_000
+    out["batch"] = number
+    return b"PGCOPY\n\xff\r\n\x00" + bytes(8) + out.tobytes() + b"\xff\xff"
+
+
+def _batches(count: int, size: int) -> list[ReadingArray]:
+    rng = np.random.default_rng(1)
+    start = clock.now_us() - DAY_US
+    found = []
+    for number in range(count):
+        index = np.arange(number * size, (number + 1) * size)
+        rows = np.zeros(size, dtype=READING_DTYPE)
+        rows["sensor_id"], rows["quality"], rows["ts"] = index % 1000 + 1, 192, start + index // 1000 * 100_000
+        rows["value"] = rng.random(size)
+        found.append(rows[np.lexsort((rows["ts"], rows["sensor_id"]))])
+    return found
+
+
+def _store(conn: SyncConn, way: str, batches: list[ReadingArray]) -> dict[str, float]:
+    conn.execute("DROP TABLE IF EXISTS subject, ledger")
+    for statement in _MAKE[way].split(";"):
+        conn.execute(statement)
+    conn.execute("CREATE TABLE ledger (number int PRIMARY KEY, stored int, payload bytea)")
+    conn.execute("ALTER TABLE ledger ALTER COLUMN payload SET STORAGE EXTERNAL")
+    conn.execute("CHECKPOINT")
+    rows = sum(len(batch) for batch in batches)
+    (before,) = conn.execute("SELECT pg_current_wal_lsn()").fetchone() or (None,)
+    began = time.perf_counter()
+    for number, batch in enumerate(batches):
+        with conn.transaction():
+            if way == "batch column":
+                with conn.cursor().copy("COPY subject FROM STDIN (FORMAT BINARY)") as copy:
+                    copy.write(_with_batch(batch, number))
+                payload = None
+            else:
+                with conn.cursor().copy("COPY subject FROM STDIN (FORMAT BINARY)") as copy:
+                    copy.write(encode_copy(batch))
+                payload = batch.tobytes()
+            conn.execute("INSERT INTO ledger VALUES (%s, %s, %s)", (number, len(batch), payload))
+    seconds = time.perf_counter() - began
+    row = conn.execute("SELECT pg_current_wal_lsn() - %s::pg_lsn, pg_total_relation_size('subject'), pg_total_relation_size('ledger')", (before,)).fetchone()  # fmt: skip
+    assert row is not None
+    conn.execute("VACUUM subject")  # summarises the BRIN index, as autovacuum would
+    query = (
+        "SELECT sensor_id, quality, flags, ts, value FROM subject WHERE batch = %s ORDER BY sensor_id, ts"
+        if way == "batch column"
+        else "SELECT payload FROM ledger WHERE number = %s"
+    )
+    times = []
+    for number in random.Random(1).choices(range(len(batches)), k=20):
+        t = time.perf_counter()
+        conn.execute(query, (number,), binary=True).fetchall()
+        times.append(time.perf_counter() - t)
+    return {
+        "rows/s": rows / seconds,
+        "WAL bytes a reading": float(row[0]) / rows,
+        "table bytes a reading": float(row[1]) / rows,
+        "ledger bytes a reading": float(row[2]) / rows,
+        "ms to read a batch": statistics.median(times) * 1000,
+    }
+
+
+def _compare_arrival(folder: Path, *, rows: int, rounds: int) -> None:
+    print("\nPart 1: arrival order")
+    with _server(folder / "arrival", timescale=False) as url, psycopg.connect(url, autocommit=True) as conn:
+        for size in (500, 10_000):
+            batches = _batches(rows // size, size)
+            found: dict[str, list[dict[str, float]]] = {way: [] for way in _MAKE}
+            for _ in range(rounds):
+                for way in _MAKE:
+                    found[way].append(_store(conn, way, batches))
+            print(f"\n{rows:,} readings in batches of {size:,}, median of {rounds}")
+            for name in found["batch column"][0]:
+                a, b = (statistics.median(one[name] for one in found[way]) for way in _MAKE)
+                print(
+                    f"  {name:28}batch column {a:>14,.1f}    bytes in the ledger {b:>14,.1f}    ratio {b / a if a else float('nan'):.2f}"
+                )
+
+
+# Part 2
+
+_QUESTIONS: dict[str, str] = {
+    "a day of a machine by the minute": """
+        SELECT at, sensor_id, mean, low, high FROM report.reading_1m
+        WHERE machine_id = %(machine)s AND at >= %(from)s AND at < %(from)s + interval '1 day' ORDER BY sensor_id, at""",
+    "a fortnight of a machine by the hour": """
+        SELECT at, sensor_id, mean, low, high FROM report.reading_1h
+        WHERE machine_id = %(machine)s AND at >= %(from)s - interval '14 days' AND at < %(from)s ORDER BY sensor_id, at""",
+    "a fortnight of every machine by the day": """
+        SELECT machine_id, at, avg(mean), min(low), max(high) FROM report.reading_1d
+        WHERE at >= %(from)s - interval '14 days' AND at < %(from)s GROUP BY 1, 2 ORDER BY 1, 2""",
+}  # fmt: skip
+
+
+def _fill(url: str, *, days: int, machines: int) -> tuple[int, int]:
+    from simulators import api as simulators
+
+    start = clock.now_us() // DAY_US * DAY_US - (days + 1) * DAY_US
+    fleet = simulators.Fleet(simulators.load_scenario("quiet-day").with_period(10.0), machines=machines, start_us=start)
+    with bulk_writer(Settings(_env_file=None), url=url, name="bench") as writer:
+        for series in fleet.generate(start, start + days * DAY_US):
+            (sensor,) = writer.sensors(
+                "default", [(series.machine.site, series.machine.number, series.signal, series.unit)]
+            )
+            rows = np.zeros(len(series.times), dtype=READING_DTYPE)
+            rows["sensor_id"], rows["quality"] = sensor, 192
+            rows["ts"], rows["value"] = series.times, series.values
+            writer.store(rows)
+        return writer.stored, start
+
+
+def _ask(url: str, *, start: int, days: int, times: int) -> tuple[float, dict[str, float], str]:
+    """Return the p95 over all questions, each one's own, and the plan of the slowest."""
+    rng = random.Random(2)
+    begin = datetime.fromtimestamp(start / 1e6, tz=UTC)  # with its zone: only then may a barrier view push it down
+    taken: dict[str, list[float]] = {name: [] for name in _QUESTIONS}
+    with connect_sync(url, role=DatabaseRole.WORKER, name="bench") as conn:
+        (tenant,) = conn.execute("SELECT id FROM tenant").fetchone() or (0,)
+    with connect_sync(url, role=DatabaseRole.API, name="bench") as conn, conn.transaction():
+        conn.execute("SELECT set_config('fettle.tenant', %s, true)", (str(tenant),))
+        machines = [m for (m,) in conn.execute("SELECT DISTINCT machine_id FROM report.sensor")]
+        values = [{"machine": rng.choice(machines), "from": begin + timedelta(days=rng.randrange(days))} for _ in range(times)]  # fmt: skip
+        for one in values:
+            for name, question in _QUESTIONS.items():
+                t = time.perf_counter()
+                conn.execute(question, one).fetchall()
+                taken[name].append(time.perf_counter() - t)
+        p95 = {name: float(np.quantile(times_, 0.95)) * 1000 for name, times_ in taken.items()}
+        slowest = max(p95, key=lambda name: p95[name])
+        plan = conn.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {_QUESTIONS[slowest]}", values[0]).fetchall()  # fmt: skip
+    return max(p95.values()), p95, "\n".join(f"    {line}" for (line,) in plan[:25])
+
+
+def _roll_timescale(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        for view in ("reading_1m", "reading_1h", "reading_1d"):
+            conn.execute(f"CALL refresh_continuous_aggregate('{view}', NULL, NULL)")
+        conn.execute("ANALYZE")
+
+
+def _roll_plain(url: str) -> None:
+    roll_up_all(url)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("VACUUM ANALYZE")
 
 
 def run(argv: list[str]) -> dict[str, object]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks storage", description=__doc__)
-    parser.add_argument("--rows", type=int, default=6_000_000, help="readings of the machine's year")
-    parser.add_argument("--full", action="store_true", help="one reading a second: 95 million; takes 25 GB of disk")
-    parser.add_argument("--repeats", type=int, default=40, help="panels asked of each range")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of the order of arrival")
-    parser.add_argument("--batches", type=int, default=40, help="batches of 10,000 a round")
-    parser.add_argument("--machines", type=int, default=36, help="machines of the plant to compress, for ten days")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--storage", choices=("both", "plain", "timescale"), default="both")
-    parser.add_argument("--parts", default="123", help="which parts to run")
-    parser.add_argument("--folder", type=Path, help="for the data of both servers, instead of a temporary one")
-    parser.add_argument("--quick", action="store_true", help="does it run at all: tiny sizes")
+    parser.add_argument("--quick", action="store_true", help="small numbers: does it run at all")
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
-    if args.quick:
-        args.rows, args.repeats, args.rounds, args.batches, args.machines = 20_000, 2, 1, 2, 4
-    storages = [name for name in ("plain", "timescale") if args.storage in {"both", name}]
-    if "timescale" in storages and embedded.timescale_binaries() is None:
-        print("TimescaleDB is not installed (no timescaledb.control under /usr/share/postgresql): its half is left out")
-        storages.remove("timescale")
+    quick: bool = args.quick
+    days, machines, times = (2, 4, 10) if quick else (14, 12, 60)
     print(__doc__)
-    print(
-        f"python {platform.python_version()}, {versions('psycopg', 'numpy')}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f}, seed {args.seed}"
-    )
+    print(f"python {platform.python_version()}, {versions('psycopg', 'numpy')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed 1")  # fmt: skip
     result: dict[str, object] = {}
-    panels: dict[str, Panels] = {}
-    for storage in storages:
-        with tempfile.TemporaryDirectory(prefix="fettle-storage-", dir=args.folder) as folder:
-            with server(Path(folder), storage) as url:
-                _say_version(url, storage)
-                if "2" in args.parts:
-                    result |= _arrival(url, storage, args)
-                if "3" in args.parts and storage == "timescale":
-                    result |= _compression(url, args)
-            if "1" in args.parts:
-                with server(Path(folder) / "year", storage) as url:
-                    panels[storage] = measure_panels(url, storage, args)
-    for storage, found in panels.items():
-        result[f"p95_ms_rollup_{storage}"] = round(Panels.worst(found.views), 1)
-        result[f"p95_ms_trace_{storage}"] = round(Panels.worst(found.trace), 1)
-        result["rows"] = found.rows
-    if panels:
-        result["p95_ms_rollup"] = max(round(Panels.worst(found.views), 1) for found in panels.values())
-    for key in ("ledger_write_ratio", "batch_column_write_ratio"):
-        found_ratios = [value for name, value in result.items() if name.startswith(f"{key}_") and isinstance(value, float)]  # fmt: skip
-        if found_ratios:
-            result[key] = min(found_ratios)
-    return result
-
-
-def _say_version(url: str, storage: str) -> None:
-    with psycopg.connect(url) as conn:
-        found = conn.execute("SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')").fetchone()  # fmt: skip
-    assert found is not None
-    print(f"\n== {storage}: PostgreSQL {found[0]}{f', TimescaleDB {found[1]}' if found[1] else ''}")
-
-
-# part 1
-
-
-def measure_panels(url: str, storage: str, args: argparse.Namespace) -> Panels:
-    """Load a year, roll it up, and ask for panels."""
-    found = Panels()
-    wanted = WEEKS * 7 * 86_400 * SENSORS
-    period_s = FULL_PERIOD_S if args.full else max(FULL_PERIOD_S, wanted / args.rows)
-    scenario = simulators.load_scenario("quiet-day")
-    fleet = simulators.Fleet(scenario, seed=args.seed, machines=1, period_us=_even_period(period_s))
-    start_us = scenario.start_us // WEEK_US * WEEK_US
-    machine_id, ids = _register(url, fleet)
-    began = time.perf_counter()
-    found.rows = _load(url, storage, fleet, start_us, ids)
-    found.seconds["load, roll up, compress"] = time.perf_counter() - began
-    end_us = start_us + WEEKS * WEEK_US
-    with connect_sync(url, role=DatabaseRole.OWNER, name="bench") as owner:
-        owner.execute("VACUUM (ANALYZE)")
-        found.disk_bytes = _reading_bytes(owner, storage)
-        ensure_login(owner, tenant="default", password="a password of the benchmark")
-        tenant = owner.execute("SELECT id FROM tenant WHERE slug = 'default'").fetchone()
-        assert tenant is not None
-    print(
-        f"\npart 1: {found.rows:,} readings, one each {fleet.period_us / 1e6:g} s ({found.rows / wanted:.0%} of the full year's "
-        f"{wanted:,}); loaded, rolled up{' and compressed' if storage == 'timescale' else ''} in "
-        f"{found.seconds['load, roll up, compress']:.0f} s; raw readings on disk {found.disk_bytes / found.rows:.1f} bytes each"
-    )
-    as_tenant = conninfo.make_conninfo(url, user=f"fettle_tenant_{tenant[0]}")
-    with psycopg.connect(as_tenant, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor) as conn:  # fmt: skip
-        for name, days in RANGES.items():
-            _measure_range(conn, found, name, days, machine_id=machine_id, end_us=end_us, args=args)
-        _explain(conn, machine_id, end_us)
-    return found
-
-
-def _even_period(seconds: float) -> int:
-    """Return a period in microseconds of which a quarter of an hour holds a whole number."""
-    per_block = max(1, int(900 / seconds))
-    while 900_000_000 % per_block:
-        per_block -= 1
-    return 900_000_000 // per_block
-
-
-def _register(url: str, fleet: simulators.Fleet) -> tuple[int, dict[simulators.SensorKey, int]]:
-    keys = [(m.site, m.number, signal) for m in fleet.machines for signal in fleet.scenario.signals]
-    with bulk_writer(Settings(_env_file=None), url=url, name="bench") as writer:
-        places = [(*key, simulators.SIGNAL_UNITS[key[2]]) for key in keys]
-        ids = dict(zip(keys, writer.sensors("default", places), strict=True))
-    with psycopg.connect(url) as conn:
-        row = conn.execute("SELECT machine_id FROM sensor WHERE id = %s", (next(iter(ids.values())),)).fetchone()
-    assert row is not None
-    return int(row[0]), ids
-
-
-def _load(url: str, storage: str, fleet: simulators.Fleet, start_us: int, ids: dict[simulators.SensorKey, int]) -> int:
-    """Write the year week by week, roll each up and, on TimescaleDB, compress all but the newest."""
-    total = 0
-    with (
-        connect_sync(url, role=DatabaseRole.OWNER, name="bench") as conn,
-        Progress(console=Console(stderr=True)) as bar,
-    ):
-        for week in bar.track(range(WEEKS), description=f"a year of readings, {storage}"):
-            first, last = start_us + week * WEEK_US, start_us + (week + 1) * WEEK_US
-            rows = fleet.readings(first, last, ids)
-            conn.execute("SELECT ensure_reading_partitions(%s, %s)", (as_datetime(first), as_datetime(last - 1)))
-            _copy(conn, rows)
-            total += len(rows)
-            if storage == "plain":
-                with conn.transaction():
-                    compute(conn, buckets(rows["sensor_id"].astype("i8"), rows["ts"], _MINUTE_US))
-            else:
-                conn.execute("CALL refresh_continuous_aggregate('reading_1m', %s, %s)", (as_datetime(first), as_datetime(last if week < WEEKS - 1 else last - _MINUTE_US)))  # fmt: skip
-        if storage == "timescale":
-            end = as_datetime(start_us + WEEKS * WEEK_US)
-            conn.execute("CALL refresh_continuous_aggregate('reading_1h', NULL, %s)", (end - timedelta(hours=1),))
-            conn.execute("CALL refresh_continuous_aggregate('reading_1d', NULL, %s)", (end - timedelta(days=1),))
-            compress(conn, older_than_days=0)
-    return total
-
-
-def _copy(conn: SyncConn, rows: ReadingArray) -> None:
-    for start in range(0, len(rows), _CHUNK):
-        with conn.cursor().copy("COPY reading (sensor_id, quality, flags, ts, value) FROM STDIN (FORMAT BINARY)") as copy:  # fmt: skip
-            copy.write(encode_copy(rows[start : start + _CHUNK]))
-
-
-def compress(conn: SyncConn, *, older_than_days: int) -> None:
-    """Compress the chunks of `reading` that lie wholly so many days in the past of the newest one's end."""
-    found = conn.execute(
-        """SELECT format('%%I.%%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks
-           WHERE hypertable_name = 'reading' AND NOT is_compressed AND range_end <=
-               (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_name = 'reading') - %s
-           ORDER BY range_start""",
-        (timedelta(days=older_than_days),),
-    ).fetchall()
-    for (chunk,) in found:
-        conn.execute("CALL convert_to_columnstore(%s::text::regclass)", (chunk,))
-
-
-def _reading_bytes(conn: SyncConn, storage: str) -> float:
-    query: LiteralString = "SELECT hypertable_size('reading')" if storage == "timescale" else "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'reading'::regclass"  # fmt: skip
-    row = conn.execute(query).fetchone()
-    assert row is not None
-    return float(row[0])
-
-
-def _source(step: timedelta) -> str:
-    """Return the view that a panel of this step is read from."""
-    if step >= timedelta(days=1):
-        return "reading_1d"
-    return "reading_1h" if step >= timedelta(hours=1) else "reading_1m"
-
-
-def _measure_range(
-    conn: SyncConn, found: Panels, name: str, days: int, *, machine_id: int, end_us: int, args: argparse.Namespace
-) -> None:
-    rng = random.Random(args.seed * 1000 + days)
-    span = timedelta(days=days)
-    found.views[name], found.trace[name] = [], []
-    for turn in range(args.repeats):
-        # half of the ranges end now, as most panels do, half of them somewhere in the year
-        back_us = 0 if turn % 2 == 0 else rng.randrange(0, max((364 - days) * DAY_US, _MINUTE_US))
-        question = _question(conn, machine_id, as_datetime(end_us - back_us), span)
-        view = sql.Identifier("report", _source(question.step))
-        taken, count = _ask(conn, sql.SQL(_PANEL).format(view=view, **question.literals()))
-        found.views[name].append(taken)
-        found.points[name] = max(found.points.get(name, 0), -(-count // SENSORS))
-        found.trace[name].append(_ask(conn, sql.SQL(_TRACE).format(**question.literals()))[0])
-    if days <= 30 or args.quick:
-        question = _question(conn, machine_id, as_datetime(end_us), span)
-        found.raw[name] = statistics.median(_ask(conn, sql.SQL(_RAW_PANEL).format(**question.literals()))[0] for _ in range(3))  # fmt: skip
-    raw = f"{found.raw[name]:>10.1f} ms" if name in found.raw else "     not asked"
-    print(
-        f"  {name:8} {found.points[name]:>5} points a sensor from {_source(question.step)}: median {statistics.median(found.views[name]):>6.1f} ms, "
-        f"p95 {_p95(found.views[name]):>6.1f} ms; report.trace p95 {_p95(found.trace[name]):>6.1f} ms; from raw readings {raw}"
-    )
-
-
-def _question(conn: SyncConn, machine_id: int, end: datetime, span: timedelta) -> Question:
-    step = conn.execute(
-        "SELECT report.trace_step(%(start)s, %(end)s, %(points)s)",
-        {"start": end - span, "end": end, "points": POINTS},
-    ).fetchone()
-    assert step is not None
-    return Question(machine_id, end - span, end, step[0])
-
-
-def _ask(conn: SyncConn, query: sql.Composed) -> tuple[float, int]:
-    began = time.perf_counter()
-    rows = conn.execute(query).fetchall()
-    return (time.perf_counter() - began) * 1000, len(rows)
-
-
-def _explain(conn: SyncConn, machine_id: int, end_us: int) -> None:
-    question = _question(conn, machine_id, as_datetime(end_us), timedelta(days=30))
-    view = sql.Identifier("report", _source(question.step))
-    query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) ") + sql.SQL(_PANEL).format(
-        view=view, **question.literals()
-    )
-    lines = [str(line) for (line,) in conn.execute(query)]
-    print(f"\n  plan of 30 days from {_source(question.step)}:")
-    shown = lines if len(lines) <= 40 else [*lines[:32], f"… {len(lines) - 36} lines …", *lines[-4:]]
-    print("\n".join(f"    {line[:150]}" for line in shown))
-
-
-# part 2
-
-
-def _arrival(url: str, storage: str, args: argparse.Namespace) -> dict[str, object]:
-    costs = arrival_order.measure(url, storage=storage, rounds=args.rounds, count=args.batches, seed=args.seed)
-    key = costs["key"].medians()
-    print(f"\npart 2: order of arrival, {args.rounds} rounds of {args.batches} batches of {arrival_order.BATCH:,}")
-    print(f"  {'':22}{'rows/s':>10}{'CPU µs/row':>12}{'WAL B/row':>11}{'disk B/row':>12}{'replay rows/s':>15}{'10 newest ms':>14}")  # fmt: skip
-    result: dict[str, object] = {}
-    for variant, cost in costs.items():
-        found = cost.medians()
-        print(
-            f"  {variant:22}{found['rows_per_s']:>10,.0f}{found['cpu_us']:>12.2f}{found['wal_bytes']:>11.1f}{found['disk_bytes']:>12.1f}"
-            f"{found.get('replay_rows_per_s', 0):>15,.0f}{found.get('catch_up_ms', 0):>14.1f}"
-        )
-        if variant != "key":
-            name = "ledger" if variant == "ledger" else "batch_column"
-            result[f"{name}_write_ratio_{storage}"] = round(arrival_order.ratio(costs, variant), 3)
-            result[f"{name}_wal_ratio_{storage}"] = round(found["wal_bytes"] / key["wal_bytes"], 3)
-            result[f"{name}_cpu_ratio_{storage}"] = round(found["cpu_us"] / max(key["cpu_us"], 1e-9), 3)
-            result[f"{name}_replay_rows_per_s_{storage}"] = round(found["replay_rows_per_s"])
-    return result
-
-
-# part 3
-
-
-def _compression(url: str, args: argparse.Namespace) -> dict[str, object]:
-    scenario = simulators.load_scenario("month-of-production")
-    fleet = simulators.Fleet(scenario, seed=args.seed, machines=args.machines, period_us=10_000_000)
-    _, ids = _register(url, fleet)
-    start_us = -(-scenario.start_us // WEEK_US) * WEEK_US
-    with connect_sync(url, role=DatabaseRole.OWNER, name="bench") as conn:
-        rows = fleet.readings(start_us, start_us + (1 if args.quick else 10) * DAY_US, ids)
-        rows = rows[rows["ts"].argsort(kind="stable")]  # as they arrive
-        _copy(conn, rows)
-        compress(conn, older_than_days=0)
-        found = conn.execute(
-            """SELECT sum(before_compression_total_bytes)::float8, sum(after_compression_total_bytes)::float8,
-                   sum(before_compression_table_bytes)::float8
-               FROM hypertable_columnstore_stats('reading')"""
-        ).fetchone()
-    assert found is not None
-    before, after, table = found
-    print(
-        f"\npart 3: scenario {scenario.name}, {len(fleet.machines)} machines, {len(rows):,} readings each 10 s: {before / len(rows):.1f} bytes a "
-        f"reading before ({table / len(rows):.1f} without index), {after / len(rows):.1f} after: {before / after:.1f} times smaller"
-    )
-    return {"compression_ratio": round(before / after, 2), "compressed_bytes_per_reading": round(after / len(rows), 2)}
+    worst = 0.0
+    with tempfile.TemporaryDirectory(prefix="fettle-storage-") as temporary:
+        folder = Path(temporary)
+        _compare_arrival(folder, rows=100_000 if quick else 1_000_000, rounds=1 if quick else args.rounds)
+        backs: dict[str, Callable[[str], None]] = {"plain": _roll_plain, "timescale": _roll_timescale}
+        for storage, roll in backs.items():
+            if storage == "timescale" and embedded.timescale_binaries() is None:
+                print("\nTimescaleDB is not installed: left out")
+                continue
+            print(f"\nPart 2: rollups, {storage}, {machines} machines, {days} days at 10 s")
+            with _server(folder / storage, timescale=storage == "timescale") as url:
+                migrate(url, storage="timescale" if storage == "timescale" else "plain", tenant="default")
+                began = time.perf_counter()
+                readings, start = _fill(url, days=days, machines=machines)
+                filled = time.perf_counter()
+                roll(url)
+                rolled = time.perf_counter()
+                print(f"  {readings:,} readings stored in {filled - began:.1f} s, rolled up in {rolled - filled:.1f} s")
+                p95, each, plan = _ask(url, start=start, days=days, times=times)
+            for name, value in each.items():
+                print(f"  p95 {name:45}{value:>10.1f} ms")
+            print(f"  plan of the slowest:\n{plan}")
+            result[f"p95_ms_rollup_{storage}"] = round(p95, 1)
+            worst = max(worst, p95)
+    return {"p95_ms_rollup": round(worst, 1), **result}
