@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from simulators.broker import BrokerAddress, BrokerGone, BrokerRefused, BrokerUnreachable
-from simulators.clients import CLIENTS, ClientChoice, choose_client
+from simulators.clients import CLIENTS, PAHO_KEEPS_UP, ClientChoice, choose_client
 from simulators.delivery import DELIVERY_DTYPE, deliveries
 from simulators.faults import Fault
 from simulators.files import LAYOUTS, write_readings
@@ -33,6 +33,7 @@ __all__ = [
     "DELIVERY_DTYPE",
     "FORMATS",
     "LAYOUTS",
+    "PAHO_KEEPS_UP",
     "SIGNAL_UNITS",
     "BearingLines",
     "BrokerAddress",

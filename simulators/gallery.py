@@ -59,10 +59,12 @@ def draw_gallery(folder: Path) -> Iterator[Path]:
         yield _save(_draw_fault(scenario, kind), folder / f"fault-{kind.name.replace('_', '-')}.png")
     yield _save(_draw_sensor_faults(scenario), folder / "sensor-faults.png")
     seen = set()
-    for machine in Fleet(scenario).machines:
-        if machine.class_name not in seen:
-            seen.add(machine.class_name)
-            yield _save(_draw_class(scenario, machine), folder / f"class-{machine.class_name.replace('_', '-')}.png")
+    motors = replace(load_scenario("reference-fleet"), model="physics")  # quiet-day has none
+    for plant in (scenario, motors):
+        for machine in Fleet(plant).machines:
+            if machine.class_name not in seen:
+                seen.add(machine.class_name)
+                yield _save(_draw_class(plant, machine), folder / f"class-{machine.class_name.replace('_', '-')}.png")
     yield _save(_draw_severities(), folder / "growth-laws.png")
 
 

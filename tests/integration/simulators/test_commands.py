@@ -160,15 +160,17 @@ def test_replay_paces_itself(fettle, mosquitto, tmp_path):
     assert time.monotonic() - began < 30
 
 
-def test_a_broker_that_goes_away_ends_it_and_says_how_to_go_on(fettle, tmp_path):
+@pytest.mark.parametrize("client", ["paho", "batch"])
+def test_a_broker_that_goes_away_ends_it_and_says_how_to_go_on(fettle, tmp_path, client):
     if embedded.mosquitto_program() is None:
         pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
     path = recording(tmp_path, 4000)
     port = embedded.free_port()
     with embedded.broker(tmp_path / "broker", port=port) as broker, listening(broker) as first:
         child = fettle(
-            "replay", path, "--time-column", "when", "--machine", "R", "--speed", 1000, port=port, background=True
-        )
+            "replay", path, "--time-column", "when", "--machine", "R", "--speed", 1000, "--client", client,
+            port=port, background=True,
+        )  # fmt: skip
         end = time.monotonic() + 20
         while len(first) < 500 and time.monotonic() < end:
             time.sleep(0.01)
@@ -221,6 +223,43 @@ def test_simulate_lists_its_scenarios(fettle):
     assert done.returncode == 0
     assert "bearing-wear" in done.stdout
     assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        ((), r"paho 2\.[\d.]+, MQTT 5"),
+        (("--client", "batch"), "batch publisher, MQTT 5, because it was asked for"),
+        (("--rate", "6"), "batch publisher, MQTT 5, because load is to be limited by the broker, not by the client"),
+        (("--rate", "6", "--client", "paho"), r"paho 2\.[\d.]+, MQTT 5, because it was asked for"),
+        (("--speed", "0"), "batch publisher, MQTT 5, because messages go out as fast as the broker takes them"),
+        (("--speed", "0", "--client", "paho"), r"paho 2\.[\d.]+, MQTT 5, because it was asked for"),
+    ],
+)
+def test_the_first_line_says_who_publishes(fettle, mosquitto, arguments, who):
+    done = fettle(
+        "simulate", "quiet-day", "--period", "1s", "--machines", 2, "--for", "3s", *arguments, broker=mosquitto
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(f"client: {who}", done.stderr.splitlines()[0])
+    sent, acknowledged = re.search(r"sent (\d+) messages .* (\d+) acknowledged", done.stdout).groups()
+    assert int(sent) == int(acknowledged) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        (("--speed", 20), "paho 2"),
+        (("--speed", 0), "batch publisher, MQTT 5, because messages go out as fast as the broker takes them"),
+        (("--speed", 0, "--client", "paho"), "paho 2"),
+    ],
+)
+def test_replay_says_who_publishes(fettle, mosquitto, tmp_path, arguments, who):
+    path = recording(tmp_path, 30)
+    done = fettle("replay", path, "--time-column", "when", "--machine", "R", *arguments, broker=mosquitto)
+    assert done.returncode == 0, done.stderr
+    assert f"client: {who}" in done.stderr
+    assert "sent 60 readings, 60 acknowledged" in done.stdout
 
 
 def test_simulate_publishes_and_writes_the_truth(fettle, mosquitto, tmp_path):

@@ -47,6 +47,7 @@ def test_every_fault_and_class_has_its_picture():
     shown = set(re.findall(r"images/gallery/([\w-]+\.png)", GALLERY))
     assert shown == {p.name for p in (DOCS / "images/gallery").glob("*.png")}
     assert {f"fault-{k.replace('_', '-')}.png" for k in builtin_fault_kinds()} <= shown
+    assert {f"class-{k.replace('_', '-')}.png" for k in builtin_classes()} <= shown
 
 
 def test_the_example_scenario_of_the_how_to_is_right(tmp_path):
