@@ -56,6 +56,7 @@ log = logs.get("http")
 COOKIE = "fettle_session"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _LARGEST_BODY = 1_048_576
+_LONGEST_LOGIN = 200
 
 
 class UnguardedRoute(FettleError):
@@ -336,6 +337,8 @@ async def _read_login(request: Request) -> tuple[str, str]:
     ]
     if wrong:
         raise InvalidFields([FieldProblem(name, "missing", _LOGIN_FIELDS[name]) for name in wrong])
+    if len(str(login)) > _LONGEST_LOGIN:
+        raise WrongPassword  # nobody is called that; it is neither remembered nor logged
     return str(login).strip(), str(password)
 
 
@@ -362,19 +365,23 @@ async def log_in(request: Request) -> Response:
     now, now_s = edge.now(), clock.monotonic_s()
     if wait := max(edge.by_login.wait_s(login, now_s=now_s), edge.by_address.wait_s(address, now_s=now_s)):
         raise TooManyAttempts(wait_s=math.ceil(wait))
+    # counted before the answer is known: of many guesses sent at once no more go through than of many sent in turn
+    edge.by_login.fail(login, now_s=now_s)
+    edge.by_address.fail(address, now_s=now_s)
     async with edge.pool.connection() as conn:
         cursor = await conn.execute(
             "SELECT tenant_id, account_id, password_hash FROM find_account(%(login)s)", {"login": login}
         )
         row = await cursor.fetchone()
     tenant_id, account_id, stored = row or (None, None, passwords.NO_PASSWORD)
+    if stored == passwords.LOCKED:
+        stored = passwords.NO_PASSWORD  # takes as long as any other
     is_right = await asyncio.to_thread(passwords.verify_password, password, stored)
     if row is None or not is_right:
-        edge.by_login.fail(login, now_s=now_s)
-        edge.by_address.fail(address, now_s=now_s)
         log.warning("login.failed", login=login, address=address)
         raise WrongPassword
     edge.by_login.forget(login)
+    edge.by_address.take_back(address)
     token, expires_at = passwords.new_token(), now + edge.session
     async with transaction(edge.pool, tenant_id=tenant_id) as conn:
         await conn.execute(

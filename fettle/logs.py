@@ -39,14 +39,18 @@ class EventLog:
         self._write(logging.ERROR, event, fields, traceback=True)
 
 
+def _plain(value: object) -> object:
+    """Quote what could be taken for more than one field or line: blanks, quotes, line breaks."""
+    if isinstance(value, str) and (not value.isprintable() or " " in value or '"' in value):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    return value
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         words = [self.formatTime(record, "%H:%M:%S"), record.levelname.lower(), record.name, record.getMessage()]
-        words += [
-            f"{key}={value if not isinstance(value, str) or ' ' not in value else json.dumps(value)}"
-            for key, value in fields.items()
-        ]
+        words += [f"{key}={_plain(value)}" for key, value in fields.items()]
         line = " ".join(words)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

@@ -10,7 +10,11 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 
-_N, _R, _P = 2**14, 8, 1  # 16 MB and about 60 ms a guess: OWASP's floor for scrypt is 2**17 with p=1, or 2**14 with p=5
+_N, _R, _P = (
+    2**14,
+    8,
+    5,
+)  # 16 MB and about 300 ms a guess: OWASP's floor for scrypt is 2**17 with p=1, or 2**14 with p=5
 _TOKEN_BYTES = 32
 # Checked when a login is unknown, so that the answer takes as long as for a known one: no password has this key.
 NO_PASSWORD = f"scrypt${_N}${_R}${_P}$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -91,6 +95,14 @@ class Throttle:
         self._guesses[key] = _Guesses(failed + 1, now_s + self._window_s)
         if len(self._guesses) > self._most:
             self._guesses.popitem(last=False)
+
+    def take_back(self, key: str) -> None:
+        """Uncount one failure: the attempt was counted when it began, and it was right."""
+        guesses = self._guesses.get(key)
+        if guesses is not None and guesses.failed > 1:
+            guesses.failed -= 1
+        else:
+            self.forget(key)
 
     def forget(self, key: str) -> None:
         self._guesses.pop(key, None)

@@ -68,6 +68,13 @@ class ProblemKind(NamedTuple):
     detail_zh: str
 
 
+_UNUSABLE = ProblemKind(
+    422,
+    "unusable-value",
+    Words("A value cannot be stored", "无法保存该值"),
+    "某个值无法保存：可能过大，或含有空字符等无法保存的字符。",
+)
+
 PROBLEMS: dict[type[Exception], ProblemKind] = {
     InvalidFields: ProblemKind(422, "invalid-fields", Words("Some fields need attention", "部分字段需要修改"), "请求中有 {count} 个字段无效。"),
     NotLoggedIn: ProblemKind(401, "not-logged-in", Words("Not logged in", "尚未登录"), "请先登录：使用会话 Cookie，或在 Authorization 请求头中携带 Bearer 令牌。"),
@@ -79,7 +86,8 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     VersionUnreadable: ProblemKind(400, "version-unreadable", Words("Version not understood", "无法识别版本号"), 'If-Match 请求头必须是一个带引号的版本号，例如 "3"；收到的是 {given}。'),
     KeyReused: ProblemKind(422, "idempotency-key-reused", Words("Key used before", "幂等键已被使用"), "幂等键 {key} 已用于另一个请求；新的请求请使用新的键。"),
     psycopg.OperationalError: ProblemKind(503, "database-unavailable", Words("Database unavailable", "数据库不可用"), "数据库暂时不可用，请稍后重试。"),
-    psycopg.DataError: ProblemKind(422, "unusable-value", Words("A value cannot be stored", "无法保存该值"), "某个值无法保存：可能过大，或含有空字符。"),
+    psycopg.DataError: _UNUSABLE,
+    UnicodeEncodeError: _UNUSABLE,  # half of a surrogate pair
     psycopg_pool.PoolTimeout: ProblemKind(503, "busy", Words("Busy", "系统繁忙"), "系统繁忙，请稍后重试。"),
 }  # fmt: skip
 
@@ -99,7 +107,7 @@ _PLAIN = {  # answers of the framework itself
 _ENGLISH = {  # of errors whose own message is not for callers
     "database-unavailable": "The database cannot answer now. Try again shortly.",
     "busy": "Too many requests at once. Try again shortly.",
-    "unusable-value": "A value cannot be stored: it is too large, or has a null character in it.",
+    "unusable-value": "A value cannot be stored: it is too large, or has a null character or half a character in it.",
 }
 
 # Remedies for what the framework finds wrong with a field, by kind of error; its own message covers the rest.

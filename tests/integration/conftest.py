@@ -11,13 +11,19 @@ from datetime import UTC, datetime, time, timedelta
 import httpx
 import pytest
 
-from fettle import http
+from fettle import http, passwords
 from fettle.db import AsyncConn, DatabaseRole, Pool, connect_sync, open_pool, transaction
 from fettle.model import FaultFamily, FindingKind, Role, Severity
 from workorders import api as workorders
 
 NOON = datetime(2026, 6, 3, 12, 0, tzinfo=UTC)  # a Wednesday
 PASSWORD = "a long enough password"
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many accounts are made here; what a guess costs is tested with the passwords."""
+    monkeypatch.setattr(passwords, "_P", 1)
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """Who may call what: every endpoint with every role, and with none. Default deny."""
 
+import asyncio
 import inspect
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,21 @@ async def test_guessing_passwords_is_slowed_down(company, office):
     ).status_code == 200
 
 
+async def test_guesses_sent_at_once_are_slowed_down_like_others(company, office):
+    web = await office(await company("acme"), PARTS)
+    answers = await asyncio.gather(
+        *(web.client.post("/api/v1/login", json={"login": "acme.admin", "password": f"guess {n}"}) for n in range(20))
+    )
+    assert Counter(a.status_code for a in answers) == {401: 5, 429: 15}
+
+
+async def test_a_name_too_long_for_anybody_is_not_remembered(company, office):
+    web = await office(await company("acme"), PARTS)
+    for _ in range(7):
+        answer = await web.client.post("/api/v1/login", json={"login": "x" * 900_000, "password": "p"})
+        assert answer.status_code == 401
+
+
 async def test_bad_input_never_breaks_the_server(company, office):
     acme = await company("acme")
     web = await office(acme, PARTS)
@@ -159,6 +176,7 @@ async def test_bad_input_never_breaks_the_server(company, office):
         b'"x"',
         b"\xff\xfe",
         b'{"equipment_number": "\\u0000"}',
+        b'{"equipment_number": "\\ud800", "fault_description": "x", "contact_phone": "12345", "region": "x"}',
         json.dumps({"answers": {"a": "\x00"}, **dict.fromkeys(intake.REQUIRED, "12345")}).encode(),
     ):
         answer = await web.client.post("/api/v1/tickets", content=body, headers=taker)

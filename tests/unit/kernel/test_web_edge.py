@@ -1,10 +1,12 @@
 """Passwords, throttling, languages, same-origin: the parts of the web edge that need no server."""
 
+import logging
+
 import pytest
 from fastapi import APIRouter, Depends
 from starlette.datastructures import Headers
 
-from fettle import passwords
+from fettle import logs, passwords
 from fettle.http import UnguardedRoute, anyone, guards, refuse_cross_site, require
 from fettle.model import Role
 from fettle.problems import PROBLEMS, CrossSite, language_of
@@ -106,9 +108,35 @@ def test_naming_no_role_is_a_mistake():
 
 
 def test_every_problem_reads_in_both_languages():
-    codes = [kind.code for kind in PROBLEMS.values()]
-    assert len(set(codes)) == len(codes)
+    kinds = set(PROBLEMS.values())
+    assert len({kind.code for kind in kinds}) == len(kinds)
     for kind in PROBLEMS.values():
         assert any("\u4e00" <= c <= "\u9fff" for c in kind.detail_zh)
         assert any("\u4e00" <= c <= "\u9fff" for c in kind.title.zh)
         assert 400 <= kind.status < 600
+
+
+def test_a_right_attempt_is_taken_back_and_the_wrong_ones_before_it_stay():
+    throttle = passwords.Throttle(allowed=2, window_s=60)
+    for second in range(2):
+        throttle.fail("x", now_s=second)
+    throttle.take_back("x")
+    assert throttle.wait_s("x", now_s=2) == 0
+    throttle.fail("x", now_s=3)
+    assert throttle.wait_s("x", now_s=4) > 0
+    throttle.take_back("nobody")
+
+
+def test_a_password_costs_a_guess_what_the_field_asks_for():
+    """OWASP: scrypt with n=2**14 and r=8 takes p=5 at least."""
+    _, n, r, p, _, _ = passwords.hash_password("x").split("$")
+    assert (int(n) * int(r) * int(p)) >= 2**14 * 8 * 5
+
+
+@pytest.mark.parametrize("login", ["x\n12:00:00 info fettle.http login.done", "a\tb", 'a"b', "\x1b[31m", "王 伟"])
+def test_what_people_send_makes_no_line_of_its_own_in_the_log(login):
+    record = logging.LogRecord("fettle.http", logging.WARNING, "", 0, "login.failed", (), None)
+    record.fields = {"login": login}
+    line = logs._Text().format(record)
+    assert line.isprintable()
+    assert line.endswith('"')
