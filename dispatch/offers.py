@@ -43,7 +43,7 @@ class NotEligible(FettleError):
 
 
 class NothingToDispatch(FettleError):
-    """A ticket that is {state} is not dispatched; that takes one that waits, is offered, or is in progress."""
+    """Dispatch has nothing to choose for a ticket that is {state}. It takes one that waits; a job that somebody has is moved by naming the engineer who gets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,13 @@ class Nobody:
 async def dispatch_ticket(
     conn: AsyncConn, *, ticket_id: TicketId, now: datetime, policy: Policy, actor: Actor = DISPATCH
 ) -> Offered | Nobody:
-    """Offer a waiting ticket to the engineer who is best placed, or hold it with what would have to change."""
+    """Offer a waiting ticket to the engineer who is best placed, or hold it with what would have to change.
+
+    Raises:
+        NothingToDispatch: it does not wait: somebody has it, or it is over.
+    """
     ticket = await workorders.lock_ticket(conn, ticket_id=ticket_id)
-    if ticket.state not in {TicketState.SUBMITTED, TicketState.PENDING_CONFIRMATION, TicketState.DISPATCHED}:
+    if ticket.state not in {TicketState.SUBMITTED, TicketState.PENDING_CONFIRMATION}:
         raise NothingToDispatch(state=ticket.state.value)
     return await _offer_best(conn, ticket, now=now, policy=policy, actor=actor)
 
@@ -258,6 +262,7 @@ async def assign_to(
     await conn.execute(store.queries.lock_engineers, {"ids": sorted({engineer_id, *freed})})
     if live is not None:
         await _change(conn, live, AssignmentStatus.WITHDRAWN, now=now, refusal=reason)
+        await _note(conn, ticket, live, actor, now=now, status="withdrawn", reason=reason)
     engineers = await store.read_engineers(conn, now=now, policy=policy)
     decision = decide(job, engineers, now=now, policy=policy)
     chosen = next((c for c in decision.candidates if c.engineer.id == engineer_id), None)

@@ -26,7 +26,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     offers.OfferGone: ProblemKind(409, "offer-gone", Words("Not at this stage", "派单状态不符"), "派单当前为 {status}；此操作需要 {needed}。"),
     offers.CertificateLapsed: ProblemKind(409, "certificate-lapsed", Words("Certificate not valid", "证书无效"), "该任务所需证书在作业时段内无效，将改派他人。"),
     offers.NotEligible: ProblemKind(409, "not-eligible", Words("Not eligible", "不符合条件"), "不能指派 {name}：{why_zh}。"),
-    offers.NothingToDispatch: ProblemKind(409, "nothing-to-dispatch", Words("Nothing to dispatch", "无需派单"), "工单状态为 {state}，不能派单；只有待确认、已派发或处理中的工单可以。"),
+    offers.NothingToDispatch: ProblemKind(409, "nothing-to-dispatch", Words("Nothing to dispatch", "无需派单"), "工单状态为 {state}，无需自动派单；改派请指定工程师。"),
     store.NoSuchEngineer: ProblemKind(404, "no-such-engineer", Words("No such engineer", "工程师不存在"), "没有编号为 {engineer_id} 的工程师。"),
     BadPolicy: ProblemKind(500, "bad-policy", Words("Dispatch policy is wrong", "派单策略有误"), "派单策略 {key} 有误：{why}。"),
 }  # fmt: skip

@@ -51,7 +51,7 @@ class Facts:
     is_machine_made: bool = False  # filed by detection
     has_live_offer: bool = False  # an assignment is offered, accepted or started
     is_assignee: bool = False  # the actor is the engineer of the live assignment, or of the last one
-    has_started: bool = False  # that engineer accepted and checked in
+    has_started: bool = False  # the engineer of the live assignment accepted and checked in
     has_result: bool = False  # result, parts and hours are handed in
     has_customer: bool = False
     is_own_customer: bool = False  # the actor represents the ticket's customer
@@ -163,7 +163,8 @@ def _obstacle(from_state: TicketState, to_state: TicketState, role: Role, facts:
         case S.DISPATCHED, S.IN_PROGRESS:
             checks = ((facts.is_assignee, _NOT_ASSIGNEE), (facts.has_started, _NOT_STARTED))
         case S.IN_PROGRESS, S.DISPATCHED:
-            checks = ((bool(facts.reason), _NO_REASON), (facts.has_live_offer, _NO_OFFER))
+            is_offered_anew = facts.has_live_offer and not facts.has_started
+            checks = ((bool(facts.reason), _NO_REASON), (is_offered_anew, _NO_OFFER))
         case S.IN_PROGRESS, S.PENDING_ACCEPTANCE:
             checks = ((facts.is_assignee, _NOT_ASSIGNEE), (facts.has_result, _NO_RESULT))
         case S.PENDING_ACCEPTANCE, S.IN_PROGRESS:

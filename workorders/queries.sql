@@ -281,12 +281,18 @@ ON CONFLICT (tenant_id, engineer_id, absent_during) DO UPDATE SET reason = exclu
 RETURNING id
 
 -- name: put_account
--- Make an account, or bring it up to date; without a new password the old one stays.
+-- Make an account, or bring it up to date; without a new password the old one stays, and so do a name that is more than
+-- the login, and the engineer or customer it stands for as long as the role stays.
 INSERT INTO account (tenant_id, login, password_hash, role, display_name, language, engineer_id, customer_id)
 VALUES ((SELECT current_tenant()), %(login)s, %(password_hash)s, %(role)s, %(display_name)s, %(language)s, %(engineer_id)s,
     %(customer_id)s)
-ON CONFLICT (login) DO UPDATE SET role = excluded.role, display_name = excluded.display_name,
-    language = excluded.language, engineer_id = excluded.engineer_id, customer_id = excluded.customer_id,
+ON CONFLICT (login) DO UPDATE SET role = excluded.role,
+    display_name = CASE WHEN excluded.display_name = account.login THEN account.display_name ELSE excluded.display_name END,
+    language = excluded.language,
+    engineer_id = CASE WHEN account.role = excluded.role THEN coalesce(excluded.engineer_id, account.engineer_id)
+        ELSE excluded.engineer_id END,
+    customer_id = CASE WHEN account.role = excluded.role THEN coalesce(excluded.customer_id, account.customer_id)
+        ELSE excluded.customer_id END,
     password_hash = CASE WHEN %(has_password)s THEN excluded.password_hash ELSE account.password_hash END,
     is_active = true
 RETURNING id

@@ -48,6 +48,14 @@ Mover = Annotated[Principal, Depends(require(*MOVERS))]
 
 TicketPath = Annotated[int, Path(ge=1, le=2**63 - 1, description="The ticket's id")]
 
+_SEND_BACK = Words(
+    "send the result back with POST /api/v1/tickets/{id}/rejection, so that an engineer has the job again",
+    "请通过 POST /api/v1/tickets/{id}/rejection 退回，以便工程师重新接手",
+)
+_BAD_DUPLICATE = Words(
+    "Give the id of the other ticket that this one repeats, with resolution=duplicate and with nothing else.",
+    "仅当 resolution=duplicate 时填写 duplicate_of，且须为本工单所重复的另一张工单的编号。",
+)
 _BAD_CURSOR = Words("The cursor is not one that this list gave out. Start without it.", "游标无效，请去掉后重新开始。")
 
 
@@ -83,7 +91,9 @@ class Move(BaseModel):
     to: TicketState
     reason: str = Field("", max_length=2000)
     resolution: Resolution | None = Field(None, description="Why it is closed; only with to=closed")
-    duplicate_of: int | None = Field(None, description="The ticket it repeats; only with resolution=duplicate")
+    duplicate_of: int | None = Field(
+        None, ge=1, le=2**63 - 1, description="The ticket it repeats; with resolution=duplicate, and only then"
+    )
 
 
 class TicketOut(BaseModel):
@@ -249,13 +259,16 @@ async def read_ticket(request: Request, ticket_id: TicketPath, principal: Reader
 
 @router.post("/tickets/{ticket_id}/transitions", response_model=TicketOut)
 async def move_ticket(request: Request, ticket_id: TicketPath, body: Move, principal: Mover) -> Response:
-    """Move a ticket to another state. If-Match takes the version you saw."""
+    """Move a ticket to another state. If-Match takes the version you saw. A result is sent back by POST …/rejection."""
     version = expected_version(request)
+    _check_duplicate(body, ticket_id)
     async with begin(request, principal) as conn:
 
         async def act() -> JSONResponse:
             # what the caller may not see is not there
-            await store.read_ticket(conn, ticket_id=TicketId(ticket_id), **scope_of(principal))
+            ticket = await store.read_ticket(conn, ticket_id=TicketId(ticket_id), **scope_of(principal))
+            if (ticket.state, body.to) == (TicketState.PENDING_ACCEPTANCE, TicketState.IN_PROGRESS):
+                raise lifecycle.NotReady(to_state=body.to.value, why=_SEND_BACK.en, why_zh=_SEND_BACK.zh)
             moved = await tickets.transition(
                 conn,
                 ticket_id=TicketId(ticket_id),
@@ -265,7 +278,7 @@ async def move_ticket(request: Request, ticket_id: TicketPath, body: Move, princ
                 reason=body.reason,
                 expected_version=version,
                 resolution=body.resolution,
-                duplicate_of=TicketId(body.duplicate_of) if body.duplicate_of else None,
+                duplicate_of=TicketId(body.duplicate_of) if body.duplicate_of is not None else None,
                 owner_account_id=principal.account_id,
             )
             return answer_ticket(moved)
@@ -285,6 +298,14 @@ async def read_machine(request: Request, number: str, principal: Reader) -> Mach
     return MachineRecord.model_validate(
         {**machine, "machine_class": machine["class"], "tickets": [show(ticket) for ticket in found]}
     )
+
+
+def _check_duplicate(body: Move, ticket_id: int) -> None:
+    is_duplicate = body.to is TicketState.CLOSED and body.resolution is Resolution.DUPLICATE
+    if is_duplicate == (body.duplicate_of is not None) and body.duplicate_of != ticket_id:
+        return
+    code = "missing" if body.duplicate_of is None else "itself" if is_duplicate else "not-wanted"
+    raise InvalidFields([FieldProblem("duplicate_of", code, _BAD_DUPLICATE)])
 
 
 def _make_cursor(ticket: Ticket) -> str:

@@ -17,6 +17,10 @@ class LoginTaken(FettleError):
     """The login name {login} belongs to another company's account. Choose another."""
 
 
+class CapBelowLoad(FettleError):
+    """Engineer {code} has more than {job_cap} jobs now. Give a job_cap of at least that many, or move jobs to others first."""
+
+
 async def _put(conn: AsyncConn, name: str, values: Mapping[str, Any]) -> int:
     row = await store.fetch_one(conn, name, values)
     assert row is not None
@@ -88,7 +92,11 @@ async def create_engineer(
     job_cap: int = 3,
     regions: Sequence[str] = (),
 ) -> EngineerId:
-    """Make an engineer; without regions he or she serves all of them."""
+    """Make an engineer; without regions he or she serves all of them.
+
+    Raises:
+        CapBelowLoad: an existing one has more jobs than the new cap allows.
+    """
     values = {
         "code": code,
         "name": name,
@@ -99,7 +107,13 @@ async def create_engineer(
         "job_cap": job_cap,
         "regions": list(regions),
     }
-    return EngineerId(await _put(conn, "put_engineer", values))
+    try:
+        async with conn.transaction():
+            return EngineerId(await _put(conn, "put_engineer", values))
+    except errors.CheckViolation as error:
+        if error.diag.constraint_name != "engineer_cap_check":
+            raise
+        raise CapBelowLoad(code=code, job_cap=job_cap) from error
 
 
 async def add_certificate(

@@ -116,20 +116,20 @@ async def transition(
     """Move a ticket to another state, with one event in the same transaction.
 
     Raises:
-        store.NoSuchTicket: the tenant has none of that id.
+        store.NoSuchTicket: the tenant has none of that id, or none that it could be a duplicate of.
         StaleVersion: it is no longer at `expected_version`.
         lifecycle.IllegalTransition, lifecycle.NotYourMove, lifecycle.NotReady: see there.
     """
     ticket = await store.lock_ticket(conn, ticket_id=ticket_id)
     if expected_version is not None and ticket.version != expected_version:
         raise StaleVersion(version=ticket.version, expected=expected_version)
-    if duplicate_of is not None:
-        await store.read_ticket(conn, ticket_id=duplicate_of)
     facts = await gather_facts(conn, ticket=ticket, actor=actor, reason=reason, resolution=resolution)
     move = (ticket.state, to)
     if move == (TicketState.DISPATCHED, TicketState.PENDING_CONFIRMATION) and actor.role is Role.SUPERVISOR:
         dispatch_hold, facts = DispatchHold.TAKEN_BACK, replace(facts, has_live_offer=False)  # the offer goes with it
     lifecycle.judge(ticket.state, to, role=actor.role, facts=facts)
+    if duplicate_of is not None:
+        await store.read_ticket(conn, ticket_id=duplicate_of)
     if to in {TicketState.CLOSED, TicketState.PENDING_CONFIRMATION}:
         await conn.execute(store.queries.withdraw_live_assignment, {"ticket_id": ticket_id, "now": now})
     is_rework = move == (TicketState.PENDING_ACCEPTANCE, TicketState.IN_PROGRESS)

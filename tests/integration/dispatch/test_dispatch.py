@@ -13,6 +13,7 @@ from fettle.http import Part
 from fettle.model import FaultFamily, Role, Severity, TicketState
 from workorders import api as workorders
 from workorders import routes as ticket_routes
+from workorders.seed import CapBelowLoad, create_engineer
 
 NOON = datetime(2026, 6, 3, 12, 0, tzinfo=UTC)  # a Wednesday, as in the fixtures
 PARTS = [Part(ticket_routes.router, ticket_routes.PROBLEMS), Part(routes.router, routes.PROBLEMS)]
@@ -345,3 +346,81 @@ async def test_a_result_nobody_judges_is_accepted_by_itself(company):
     assert (await _round(acme, NOON + timedelta(days=6))).accepted == 0
     assert (await _round(acme, NOON + timedelta(days=7))).accepted == 1
     assert (await _ticket(acme, opened.ticket_id)).resolution_code == "auto_accepted"
+
+
+async def test_a_job_that_somebody_has_is_moved_by_name_and_the_history_says_from_whom(company, office):
+    acme = await company("acme")
+    first, second = await acme.hire("first"), await acme.hire("second", latitude=32.5)
+    opened = await acme.find_fault()
+    await _round(acme, NOON)
+    web = await office(acme, PARTS)
+    supervisor = await web.log_in("acme.supervisor")
+    place = f"/api/v1/tickets/{opened.ticket_id}/offers"
+    unnamed = await web.client.post(place, json={}, headers=supervisor)
+    assert (unnamed.status_code, unnamed.json()["code"]) == (409, "nothing-to-dispatch")
+    given = await web.client.post(place, json={"engineer_id": second, "reason": "knows the press"}, headers=supervisor)
+    assert given.status_code == 201, given.text
+    assert await _assignments(acme) == [(first, "withdrawn"), (second, "offered")]
+    events = (await web.client.get(f"/api/v1/tickets/{opened.ticket_id}", headers=supervisor)).json()["events"]
+    told = [(e["detail"]["engineer_id"], e["detail"]["status"]) for e in events if e["kind"] == "assignment"]
+    assert told == [(first, "offered"), (first, "withdrawn"), (second, "offered")]
+
+
+async def _work_until_judged(acme, web, opened):
+    await _round(acme, NOON)
+    engineer = await web.log_in("acme.only")
+    (offer,) = (await web.client.get("/api/v1/offers", headers=engineer)).json()
+    place = f"/api/v1/assignments/{offer['assignment_id']}"
+    assert (await web.client.post(f"{place}/acceptance", headers=engineer)).status_code == 200
+    assert (await web.client.post(f"{place}/check-in", headers=engineer)).status_code == 200
+    return engineer, place
+
+
+async def test_a_job_under_way_is_not_taken_back_without_an_offer_to_another(company, office):
+    acme = await company("acme")
+    await acme.hire("only")
+    opened = await acme.find_fault()
+    web = await office(acme, PARTS)
+    await _work_until_judged(acme, web, opened)
+    supervisor = await web.log_in("acme.supervisor")
+    place = f"/api/v1/tickets/{opened.ticket_id}"
+    version = (await web.client.get(place, headers=supervisor)).headers["ETag"]
+    moved = await web.client.post(
+        f"{place}/transitions", json={"to": "dispatched", "reason": "x"}, headers={**supervisor, "If-Match": version}
+    )
+    assert (moved.status_code, moved.json()["code"]) == (409, "not-ready")
+
+
+async def test_a_result_is_sent_back_to_an_engineer_and_never_to_nobody(company, office):
+    acme = await company("acme")
+    await acme.hire("only")
+    opened = await acme.find_fault()
+    web = await office(acme, PARTS)
+    engineer, place = await _work_until_judged(acme, web, opened)
+    done = await web.client.post(f"{place}/result", json={"result": "cleaned", "hours": 1}, headers=engineer)
+    assert done.status_code == 200, done.text
+    customer = await web.log_in("acme.customer_rep")
+    moved = await web.client.post(
+        f"/api/v1/tickets/{opened.ticket_id}/transitions",
+        json={"to": "in_progress", "reason": "still hot"},
+        headers={**customer, "If-Match": done.headers["ETag"]},
+    )
+    assert (moved.status_code, moved.json()["code"]) == (409, "not-ready")
+    assert "/rejection" in moved.json()["detail"]
+    back = await web.client.post(
+        f"/api/v1/tickets/{opened.ticket_id}/rejection", json={"reason": "still hot"}, headers=customer
+    )
+    assert back.status_code == 200
+    assert (await _assignments(acme))[-1] == (acme.ids["only"], "started")
+
+
+async def test_a_cap_is_not_set_below_the_jobs_somebody_has(company):
+    acme = await company("acme")
+    await acme.hire("only")
+    for n in range(2):
+        await acme.find_fault(key=f"f{n}", family=(FaultFamily.OVERHEATING, FaultFamily.OVERLOAD)[n])
+    await _round(acme, NOON)
+    assert len(await _assignments(acme)) == 2
+    with pytest.raises(CapBelowLoad, match="Engineer only has more than 1 jobs"):
+        async with acme.api() as conn:
+            await create_engineer(conn, code="only", name="Only", latitude=31.3, longitude=120.6, job_cap=1)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fettle.http import Part
-from fettle.model import FaultFamily, Severity, TicketState
+from fettle.model import FaultFamily, Role, Severity, TicketState
 from workorders import api, routes
 from workorders.model import Appended, NoOpenTicket, Opened
 
@@ -248,3 +248,40 @@ async def test_a_cleared_finding_proposes_to_close_and_closes_nothing(company):
             await conn.execute("SELECT detail->>'proposes' FROM ticket_event WHERE kind = 'note'")
         ).fetchall()
     assert notes == [("close",)]
+
+
+async def test_a_duplicate_names_the_ticket_it_repeats_and_nothing_else_does(company, office):
+    acme = await company("acme")
+    web = await office(acme, PARTS)
+    taker = await web.log_in("acme.order_taker")
+    first, second = [(await web.client.post("/api/v1/tickets", json=REPORT, headers=taker)).json() for _ in range(2)]
+    place = f"/api/v1/tickets/{second['id']}/transitions"
+    headers = {**taker, "If-Match": '"1"'}
+    for wrong in (
+        {"resolution": "duplicate"},
+        {"resolution": "duplicate", "duplicate_of": second["id"]},
+        {"resolution": "cancelled", "duplicate_of": first["id"]},
+        {"resolution": "duplicate", "duplicate_of": 2**70},
+    ):
+        answer = await web.client.post(place, json={"to": "closed", "reason": "twice", **wrong}, headers=headers)
+        assert answer.status_code == 422, wrong
+        assert answer.json()["errors"][0]["field"] == "duplicate_of"
+    gone = {"to": "closed", "reason": "twice", "resolution": "duplicate", "duplicate_of": 999}
+    assert (await web.client.post(place, json=gone, headers=headers)).status_code == 404
+    right = await web.client.post(place, json={**gone, "duplicate_of": first["id"]}, headers=headers)
+    assert (right.status_code, right.json()["duplicate_of"]) == (200, first["id"])
+
+
+async def test_a_new_password_leaves_an_account_whom_it_stands_for(company):
+    """`fettle account` knows login, role and password, no engineer."""
+    acme = await company("acme")
+    await acme.hire("near")
+    async with acme.api() as conn:
+        for role, expected in ((Role.ENGINEER, acme.ids["near"]), (Role.SUPERVISOR, None)):
+            await api.create_account(
+                conn, login="acme.near", role=role, display_name="acme.near", password=f"a new password of {role}"
+            )
+            row = await (
+                await conn.execute("SELECT engineer_id, display_name FROM account WHERE login = 'acme.near'")
+            ).fetchone()
+            assert row == (expected, "near")
