@@ -1,8 +1,8 @@
-"""Layer 6: from a score to the rate at which healthy machines reach it, and back to the alarm level for a set rate.
+r"""Layer 6: from a score to the rate at which healthy machines reach it, and back to the alarm level for a set rate.
 
 Samples follow each other closely, so they say little about how often a level is *newly* reached. What counts is excursions:
 
-    score   __/\\___/~~~~\\____/\\_        peaks over a low level u, one per excursion (declustered)
+    score   __/\___/~~~~\____/\_        peaks over a low level u, one per excursion (declustered)
     level u ‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐‐
 
     rate(k) = peaks per channel-day * P(peak >= k | peak >= u)
@@ -21,7 +21,7 @@ from anomaly.columns import AnyArray, FloatArray, IntArray
 
 LOW_LEVEL = 2.0  # sigma; excursions are counted above this
 END_SHARE = 0.6  # and end below this share of it
-_LEAST_SHAPE, _MOST_SHAPE = 0.0, 0.5
+_LEAST_SHAPE, _MOST_SHAPE = -0.25, 0.5
 _TAIL_SHARE = 0.10
 _TAIL_LEAST = 40
 
@@ -38,15 +38,15 @@ class Tail:
     def survival(self, s: float) -> float:
         """Return the share of values beyond s."""
         excess = max(s - self.start, 0.0) / self.scale
-        if self.shape < 1e-9:
+        if abs(self.shape) < 1e-9:
             return float(self.share * np.exp(-excess))
-        return float(self.share * (1.0 + self.shape * excess) ** (-1.0 / self.shape))
+        return float(self.share * max(1.0 + self.shape * excess, 0.0) ** (-1.0 / self.shape))
 
     def level(self, share: float) -> float:
         """Return the value that a share of all values exceeds; the inverse of `survival`."""
         if share >= self.share:
             return self.start
-        if self.shape < 1e-9:
+        if abs(self.shape) < 1e-9:
             return float(self.start + self.scale * np.log(self.share / share))
         return float(self.start + self.scale / self.shape * ((self.share / share) ** self.shape - 1.0))
 
@@ -54,7 +54,7 @@ class Tail:
 def fit_tail(values: FloatArray) -> Tail:
     """Fit a generalised Pareto tail to the excesses over the 90th percentile, or over less if that leaves under 40.
 
-    Shape clipped to [0, 0.5]. Needs at least eight values.
+    Shape clipped to [-0.25, 0.5]: maxima of normal noise end a little shorter than the exponential. Needs at least eight values.
 
     >>> round(fit_tail(np.random.default_rng(0).exponential(1.0, 5000)).scale, 1)
     1.0
@@ -70,9 +70,7 @@ def fit_tail(values: FloatArray) -> Tail:
     if a0 <= 0 or a0 - 2 * a1 <= 0:
         return Tail(start, k / n, 0.0, max(a0, 1e-12))
     shape = 2.0 - a0 / (a0 - 2.0 * a1)
-    if shape <= _LEAST_SHAPE:
-        return Tail(start, k / n, 0.0, a0)
-    shape = min(shape, _MOST_SHAPE)
+    shape = float(np.clip(shape, _LEAST_SHAPE, _MOST_SHAPE))
     return Tail(start, k / n, shape, a0 * (1.0 - shape))
 
 
@@ -175,7 +173,7 @@ class PeakPool:
         share = rate / doubt * self._days[group] / self._count[group]
         shown = float(np.clip(tail.level(share), lowest, highest))
         trust = self._days[group] / (self._days[group] + self._trust_days)
-        return self._default + trust * (shown - self._default)
+        return float(self._default + trust * (shown - self._default))
 
     def dump(self) -> dict[str, AnyArray]:
         return {

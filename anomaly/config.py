@@ -44,8 +44,7 @@ class EngineConfig:
     own_model_steps: int = 500
     history_steps: int = 2040
 
-    smooth_s: float = 3600.0  # EWMA of the residuals, at least four steps long
-    smooth_steps: float = 6.0
+    smooth_steps: float = 6.0  # time constant of the EWMA of the residuals: an hour of steps of ten minutes
     multiplier: float = 8.0  # alarm level in standard deviations of the smoothed residual, until it is calibrated
     lowest_multiplier: float = 3.0
     highest_multiplier: float = 12.0
@@ -63,8 +62,8 @@ class EngineConfig:
     season_k_per_day: float = 0.25  # but a temperature may follow the seasons at this rate
     season_most_k: float = 20.0
 
-    on_delay_s: float = 600.0
     on_delay_steps: int = 3
+    leap_noise: float = 3.0  # three residuals in a row count at once, less so many sigma of their scatter
     off_delay_s: float = 3600.0
     off_delay_steps: int = 6
     off_delay_share: float = 0.25  # of the time it was raised: what lasted days is not over in an hour
@@ -113,10 +112,10 @@ UNSCORED = (SignalKind.STATE, SignalKind.COUNT)
 KINDS = tuple(SignalKind)
 
 PRIORS: dict[SignalKind, Prior] = {
-    SignalKind.VIBRATION_VELOCITY: Prior(0.15),
-    SignalKind.VIBRATION_ACCELERATION: Prior(0.15),
+    SignalKind.VIBRATION_VELOCITY: Prior(0.10, hours=10.0),
+    SignalKind.VIBRATION_ACCELERATION: Prior(0.10, hours=10.0),
     SignalKind.TEMPERATURE: Prior(8.0, hours=12.0),
 }
-RELATIVE_PRIOR = Prior(0.15)
+RELATIVE_PRIOR = Prior(0.10, hours=10.0)
 EXCESS_PRIOR = Prior(1.0, hours=36.0, power=2.0)  # load ranges widen for days
-SIBLING_PRIOR = Prior(0.06)
+SIBLING_PRIOR = Prior(0.035, hours=10.0)

@@ -228,7 +228,13 @@ class Engine:
             rows, ts, x, bad, live = rows[fresh], ts[fresh], x[fresh], bad[fresh], live[fresh]
             sel = _as_slice(rows)
         events: list[FindingEvent] = []
-        if (ts >= s.close_at[sel]).any():
+        due = ts >= s.close_at[sel]
+        if due.any():
+            first = self._first_of(rows, ts, due)
+            if first is not None:
+                for part in (first, ~first):
+                    events.extend(self._tick(rows[part], ts[part], x[part], bad[part], live[part]))
+                return events
             events.extend(self._close_due(s.machine[sel], ts))
         if not live.all():
             self.machines.historical[s.machine[rows[~live]]] = True
@@ -237,6 +243,17 @@ class Engine:
             self.take_sensor_changes()
             events.extend(self.settle(int(ts.max())))
         return events
+
+    def _first_of(self, rows: IntArray, ts: IntArray, due: BoolArray) -> BoolArray | None:
+        """Say which samples of a tick belong before a step of their machine closes; None if it can go as a whole."""
+        if not due.all():
+            return ~due
+        machine = self.sensors.machine[rows]
+        step = ts // self.machines.step_us[machine]
+        earliest = np.full(self.machines.n, np.iinfo(np.int64).max)
+        np.minimum.at(earliest, machine, step)
+        first = step == earliest[machine]
+        return None if first.all() else first
 
     def take_sensor_changes(self) -> None:
         """Queue what the sensor rules raised and cleared for `settle`."""

@@ -30,6 +30,7 @@ from anomaly.state import Channels, Machines, Sensors, View
 from fettle.model import SignalKind
 
 _KNOWN_STEPS = 6
+_ROWS_A_FEATURE = 8
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
 
 
@@ -81,6 +82,8 @@ def fit_machine(
         lag = lag / np.repeat([scale, scale * scale], len(LAG_TAUS_S))
     design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
     learned = int(machines.learned_us[machine])
+    # hours of baseline, but no more than its steps are worth: both must grow for doubt to shrink
+    hours = min(learned / 3.6e9, float(machines.learned_steps[machine]) * config.coarse_step_s / 3600.0)
     siblings = sibling_medians(sensors, sensor_rows, means)
     for c in channel_rows:
         if channels.is_fitted[c] and channels.fitted_us[c] > learned:
@@ -91,7 +94,7 @@ def fit_machine(
         step_s = max(float(machines.step_us[machine]), _finite(sensors.period_us[sensor_rows[j]])) / 1e6
         if channels.view[c] in (View.EXCESS_HIGH, View.EXCESS_LOW):
             floor = float(machines.load_floor[machine]) if j == where[load_row] else -np.inf
-            _fit_excess(config, channels, c, x=x, running=running & steady, learned=learned, floor=floor)
+            _fit_excess(config, channels, c, x=x, running=running & steady, learned=learned, hours=hours, floor=floor)
             continue
         channels.is_log[c] = kind in VIBRATION or (kind not in PRIORS and _is_ratio(x))
         y = to_scale(x, is_log=bool(channels.is_log[c]))
@@ -102,7 +105,13 @@ def fit_machine(
             use_rows &= np.isfinite(load)
         if channels.needs_running[c]:
             use_rows &= (running & steady) if load_row >= 0 else ~is_idle(x, config)
-        columns = _columns(kind, view=View(int(channels.view[c])), has_load=load_row >= 0, span_us=int(at[-1] - at[0]))
+        columns = _columns(
+            kind,
+            view=View(int(channels.view[c])),
+            has_load=load_row >= 0,
+            rows=int(use_rows.sum()),
+            span_us=int(at[-1] - at[0]),
+        )
         if (columns[1:] >= LAG_FEATURES[0]).any() and load_row >= 0:
             warm = at - at[0] >= min(_LAG_SETTLE_US, int(at[-1] - at[0]) // 4)
             use_rows &= warm
@@ -110,14 +119,14 @@ def fit_machine(
             continue
         fit = fit_robust(design[use_rows], y[use_rows], columns)
         residual = np.where(use_rows, y - design @ fit.coefficients, np.nan)
-        tau_s = max(config.smooth_s, config.smooth_steps * step_s)
+        tau_s = config.smooth_steps * step_s
         smoothed = smooth(residual, at, step_s=step_s, tau_s=tau_s, reseed_gap_s=config.reseed_taus * tau_s)
         spread = robust_spread(smoothed)
         prior = _prior(kind, View(int(channels.view[c])), is_log=bool(channels.is_log[c]))
         unit = (
             1.0 if channels.is_log[c] or kind in PRIORS else max(abs(float(np.nanmedian(x))), 3 * float(np.nanstd(x)))
         )
-        doubt = unit * prior.doubt(learned / 3.6e9)
+        doubt = unit * prior.doubt(hours)
         channels.coefficients[c] = fit.coefficients
         channels.noise[c] = fit.sigma
         channels.sigma[c] = np.hypot(max(spread, 1e-9), doubt)
@@ -168,22 +177,30 @@ def _prior(kind: SignalKind, view: View, *, is_log: bool) -> Prior:
     return PRIORS.get(kind, RELATIVE_PRIOR) if not is_log or kind in VIBRATION else RELATIVE_PRIOR
 
 
-def _columns(kind: SignalKind, *, view: View, has_load: bool, span_us: int) -> IntArray:
+def _columns(kind: SignalKind, *, view: View, has_load: bool, rows: int, span_us: int) -> IntArray:
     """Return the regressors a channel may use: what physics suggests and the baseline is long enough for."""
     use = [np.array([0])]
     if view is View.LEVEL:
         if has_load:
             use.append(LOAD_FEATURES)
         if kind not in VIBRATION:
-            if has_load and span_us >= DAY_US // 4:
+            if has_load and span_us >= DAY_US // 4 and rows >= _ROWS_A_FEATURE * (3 + len(LAG_FEATURES)):
                 use.append(LAG_FEATURES)
-            if span_us >= 3 * DAY_US:
+            if span_us >= 3 * DAY_US and rows >= _ROWS_A_FEATURE * (len(LAG_FEATURES) + 5):
                 use.append(DAY_FEATURES)
     return np.concatenate(use)
 
 
 def _fit_excess(
-    config: EngineConfig, channels: Channels, c: int, *, x: FloatArray, running: BoolArray, learned: int, floor: float
+    config: EngineConfig,
+    channels: Channels,
+    c: int,
+    *,
+    x: FloatArray,
+    running: BoolArray,
+    learned: int,
+    hours: float,
+    floor: float,
 ) -> None:
     rows = x[running & np.isfinite(x)]
     if len(rows) < config.first_fit_steps // 2:
@@ -193,7 +210,7 @@ def _fit_excess(
     if not edge > 0:
         return
     prior = EXCESS_PRIOR
-    doubt = prior.doubt(learned / 3.6e9)
+    doubt = prior.doubt(hours)
     channels.edge[c] = edge
     unit = config.excess_unit
     if high:  # a load that scatters at its top needs more than that

@@ -28,8 +28,8 @@ LONGEST_S = 1e9
 
 RIDGE = 1e-4
 _HUBER = 1.345
-_KEEP = 0.65
-_Q_KEEP_TO_SIGMA = 0.9346  # 65 % of a normal distribution lie within this many sigma
+_KEEP = 0.5
+_Q_KEEP_TO_SIGMA = 0.6745  # half of a normal distribution lies within this many sigma
 
 
 @dataclass(frozen=True, slots=True)

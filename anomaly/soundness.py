@@ -81,22 +81,24 @@ class Soundness:
         judged = running & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
         with np.errstate(divide="ignore", invalid="ignore"):
             bends = s.bends[rows] / count / np.where(is_vibration, np.abs(mean), 1.0)
-            size = np.log(bends)
-        known = s.usual_noise_steps[rows] > 0
-        usual = s.usual_noise[rows]
-        size = np.where(np.isfinite(size), np.maximum(size, usual + np.log(_QUIET)), usual + np.log(_QUIET) * known)
-        learns = judged & learning & (bends > 0)
-        steps = s.usual_noise_steps[rows]
-        s.usual_noise[rows] = np.where(learns, usual + (size - usual) / (np.minimum(steps, 500) + 1.0), usual)
-        off = np.abs(size - usual) * (steps > 10)
+        judged &= np.isfinite(bends)
+        steps, usual = s.usual_noise_steps[rows], s.usual_noise[rows]
+        weight = np.where(judged, 1.0 - np.exp(-count / (0.5 * config.noise_samples)), 0.0)
+        size = np.where(steps == 0, bends, s.noise_size[rows])
+        size = np.where(judged, size + weight * (bends - size), s.noise_size[rows])
+        s.noise_size[rows] = size
+        with np.errstate(divide="ignore", invalid="ignore"):
+            noise = np.where(usual > 0, np.log(np.maximum(size / usual, _QUIET)), 0.0)
+        young = steps < 4 * config.noise_steps
+        learns = judged & learning & (young | (np.abs(noise) < np.log(2.0)))
+        share = 1.0 / (np.minimum(steps, 500) + 1.0)
+        s.usual_noise[rows] = np.where(learns, usual + share * (bends - usual), usual)
         spread = s.usual_noise_spread[rows]
-        spread = np.where(learns, spread + (off - spread) / (np.minimum(steps, 500) + 1.0), spread)
+        spread = np.where(learns & ~young, spread + share * (np.abs(noise) - spread), spread)
         s.usual_noise_spread[rows] = spread
         s.usual_noise_steps[rows] = np.where(learns, steps + 1, steps)
-        ready = judged & (steps >= 4 * config.noise_steps)
-        weight = np.clip(count / (0.5 * config.noise_samples), 0.0, 1.0)
-        noise = np.where(ready, s.noise[rows] + weight * (size - usual - s.noise[rows]), s.noise[rows])
-        s.noise[rows] = noise
+        ready = judged & ~young & (usual > 0)
+        noise = np.where(ready, noise, 0.0)
 
         level = self._level_of[rows]
         score = np.where(level >= 0, ch.score[level], 0.0)
@@ -124,7 +126,9 @@ class Soundness:
                     self._validity.changes.append(
                         AlarmChange(int(alarm[involved][k]), row, is_raised=is_raised, at_us=int(at[involved][k]))
                     )
-        return blamed | self._alarms.active[alarm]
+        # constant in a step where the machine stands: it may be stuck, which only running can tell
+        constant = ~running & (count >= 3) & (s.least[rows] == s.most[rows])
+        return np.asarray(blamed | constant | self._alarms.active[alarm], dtype=np.bool_)
 
     def _stuck(self, rows: IntArray, at: IntArray, running: BoolArray) -> None:
         """Raise on identical values once it is certain that the machine runs: switching off can look the same for a step."""

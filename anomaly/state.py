@@ -57,6 +57,8 @@ class Machines(Columns):
     last_step_us: IntArray = column("i8", NEVER)
     seen_us: IntArray = column("i8", NEVER)
     load_row: IntArray = column("i8", -1)
+    held_load: FloatArray = column("f8", float("nan"), (3,))  # its last mean, least and most, and when
+    load_at: IntArray = column("i8", NEVER)
     load_scale: FloatArray = column("f8", float("nan"))
     load_low: FloatArray = column("f8", -float("inf"))
     load_high: FloatArray = column("f8", float("inf"))
@@ -129,11 +131,11 @@ class Sensors(Columns):
     next_bends: FloatArray = column("f8", 0.0)
     next_least: FloatArray = column("f8", float("inf"))
     next_most: FloatArray = column("f8", -float("inf"))
-    # roughness of running steps, logarithms
+    # roughness of running steps
     usual_noise: FloatArray = column("f8", 0.0)
     usual_noise_spread: FloatArray = column("f8", 0.0)
     usual_noise_steps: CountArray = column("i4", 0)
-    noise: FloatArray = column("f8", 0.0)  # smoothed, less the usual
+    noise_size: FloatArray = column("f8", 0.0)  # of late
 
 
 class Channels(Columns):
@@ -153,7 +155,7 @@ class Channels(Columns):
     level: FloatArray = column("f8", 0.0)
     level_at: IntArray = column("i8", NEVER)
     last_value: FloatArray = column("f8", float("nan"))
-    residual: FloatArray = column("f8", float("nan"))
+    residuals: FloatArray = column("f8", float("nan"), (2,))  # the two before this one
     fitted_us: IntArray = column("i8", 0)  # length of the baseline the fit stands on
     expected: FloatArray = column("f8", float("nan"))
     group: IntArray = column("i8", 0)  # channels calibrated together

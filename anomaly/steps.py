@@ -61,7 +61,7 @@ class Steps:
         x = mean[position[sensor]]
         residual, expected = self._residual(c, c_owner, which, x, load, at)
         period = np.maximum(m.step_us[which][c_owner], np.nan_to_num(s.period_us[sensor])) / 1e6
-        tau_s = np.maximum(config.smooth_s, config.smooth_steps * period)
+        tau_s = config.smooth_steps * period
         valid = np.isfinite(residual)
         weight, anew = smoothing(
             np.minimum((at_c - ch.level_at[c]) / 1e6, 1e9),
@@ -74,11 +74,12 @@ class Steps:
         ch.level[c] = level
         ch.level_at[c] = np.where(valid, at_c, ch.level_at[c])
         ch.last_value[c] = x
-        ch.residual[c] = residual
         ch.expected[c] = expected
         is_hot = s.kind[sensor] == _TEMPERATURE
-        down = np.where(is_hot, -config.down_share * level, -level)
-        signed = np.where(ch.two_sided[c], np.maximum(level, down), level)
+        lasting = self._lasting(c, residual, valid)
+        up, down = np.maximum(level, lasting), np.minimum(level, lasting)
+        down = np.where(is_hot, -config.down_share * down, -down)
+        signed = np.where(ch.two_sided[c], np.maximum(up, down), up)
         with np.errstate(invalid="ignore"):
             sigmas = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / ch.sigma[c], 0.0)
         score = sigmas / ch.alarm_sigmas[c]
@@ -93,6 +94,19 @@ class Steps:
         self._learn(which, at, dt_s, sensor_rows, owner, np.where(suspect, np.nan, mean), suspicious)
         e.take_sensor_changes()
         return e.settle(int(at.max())) if e.raised or e.cleared else []
+
+    def _lasting(self, c: IntArray, residual: FloatArray, valid: BoolArray) -> FloatArray:
+        """Return the part of the last three residuals that all of them share, less their scatter: quick where a change is gross."""
+        e = self._engine
+        ch = e.channels
+        with np.errstate(invalid="ignore"):
+            three = np.concatenate([ch.residuals[c], residual[:, None]], axis=1)
+            scatter = e.config.leap_noise * ch.noise[c]
+            high, low = three.min(axis=1) - scatter, three.max(axis=1) + scatter
+        ch.residuals[c, 0] = np.where(valid, ch.residuals[c, 1], ch.residuals[c, 0])
+        ch.residuals[c, 1] = np.where(valid, residual, ch.residuals[c, 1])
+        shared = np.where(high > 0, high, np.where(low < 0, low, 0.0))
+        return np.where(np.isfinite(shared), shared, 0.0)
 
     def _calibrate(
         self,
@@ -187,7 +201,16 @@ class Steps:
         position[sensor_rows] = np.arange(len(sensor_rows))
         row = m.load_row[which]
         has = row >= 0
-        raw = np.where(has, mean[position[row]], np.nan)
+        fresh_raw = np.where(has, mean[position[row]], np.nan)
+        arrived = np.isfinite(fresh_raw)
+        held = np.stack([fresh_raw, s.least[row], s.most[row]], axis=1)
+        # sensors sampled apart from the load are judged by its last value while that is no older than it should be
+        age_us = at - m.load_at[which]
+        usable = age_us <= 1.5 * np.nan_to_num(s.period_us[row])
+        held = np.where(arrived[:, None], held, np.where(usable[:, None], m.held_load[which], np.nan))
+        m.held_load[which] = held
+        m.load_at[which] = np.where(arrived, at, m.load_at[which])
+        raw, least_raw, most_raw = held[:, 0], held[:, 1], held[:, 2]
         known = np.isfinite(raw)
         gap = dt_s > config.reseed_taus * LAG_TAUS_S.min()
         lag = m.lag[which]
@@ -198,7 +221,7 @@ class Steps:
         m.lag_since[which] = np.where(fresh, at, m.lag_since[which])
         with np.errstate(invalid="ignore"):
             scale = m.load_scale[which]
-            least, most = s.least[row] / scale, s.most[row] / scale
+            least, most = least_raw / scale, most_raw / scale
             load = raw / scale
             on = least > config.running_on_share
             off = most < config.running_off_share
@@ -206,17 +229,12 @@ class Steps:
             small = (load > _MISTAKEN_LOAD) & (m.tier[which] < Tier.OWN_MODEL)
         if small.any():  # what passed for full load was a machine standing still
             self._forget_scale(which[small])
-            load, on, off, outside = (
-                np.where(small, blank, old)
-                for blank, old in ((np.nan, load), (False, on), (False, off), (False, outside))
-            )
+            load = np.where(small, np.nan, load)
+            on, off, outside = on & ~small, off & ~small, outside & ~small
             known = known & ~small
         mode = np.where(on, Mode.RUNNING, np.where(off, Mode.OFF, Mode.SWITCHING))
         mode = np.where(outside | ~known | ~np.isfinite(scale), Mode.UNKNOWN, mode)
-        # a machine that ran before this step is steady in it; one that just started is not
-        settled = (mode == Mode.RUNNING) & (m.mode[which] == Mode.SWITCHING)
-        m.mode[which] = np.where(settled & has, Mode.SWITCHING, mode)
-        m.mode[which] = np.where(settled & has & (dt_s >= 0), mode, m.mode[which])
+        m.mode[which] = mode
         return np.where(has, load, 0.0)
 
     def _forget_scale(self, machines: IntArray) -> None:
@@ -298,7 +316,6 @@ class Steps:
             return
         alarm, at, k = alarm[judged], at_c[judged], c[judged]
         period = period_s[judged]
-        on = np.maximum(config.on_delay_steps, np.ceil(config.on_delay_s / period)).astype(np.int64)
         raised_for = np.where(alarms.active[alarm], (at - alarms.raised_at[alarm]) / 1e6, 0.0)
         off_s = np.maximum(config.off_delay_s, np.minimum(config.off_delay_share * raised_for, config.off_delay_most_s))
         off = np.maximum(config.off_delay_steps, np.ceil(off_s / period)).astype(np.int64)
@@ -308,7 +325,7 @@ class Steps:
             at_us=at,
             is_over=score[judged] >= 1.0,
             is_under=score[judged] < config.clear_share,
-            on_count=on,
+            on_count=config.on_delay_steps,
             off_count=off,
         )
         for i in raised:
@@ -347,9 +364,12 @@ class Steps:
         m.load_floor[runs] = np.minimum(m.load_floor[runs], s.least[m.load_row[runs]])
         new_position = np.cumsum(learning) - 1
         mine = learning[owner]
-        e.training.append(
-            which_now, at[learning], m.lag[which_now], sensor_rows[mine], new_position[owner[mine]], mean[mine]
-        )
+        row = m.load_row[which_now]
+        loads = np.where(row >= 0, m.held_load[which_now, 0], np.nan)[new_position[owner[mine]]]
+        is_load = sensor_rows[mine] == row[new_position[owner[mine]]]
+        mean = mean[mine]
+        mean = np.where(is_load & ~np.isfinite(mean), loads, mean)
+        e.training.append(which_now, at[learning], m.lag[which_now], sensor_rows[mine], new_position[owner[mine]], mean)
         hours = np.array([*config.fit_hours, np.inf])
         due = (m.learned_us[which_now] >= hours[m.next_fit[which_now]] * 3.6e9) & (
             m.learned_steps[which_now] >= config.first_fit_steps

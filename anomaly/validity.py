@@ -187,7 +187,8 @@ class Validity:
         factor, shift = _CELSIUS_TO_FAHRENHEIT
         fahrenheit = is_hot & (np.abs(last - (factor * prev + shift)) < 0.1 * np.abs(factor * prev + shift))
         celsius = is_hot & (np.abs(prev - (factor * last + shift)) < 0.1 * np.abs(factor * last + shift))
-        moving = (prev > s.rest_below[rows]) & (last > s.rest_below[rows])
+        # near zero every ratio is an accident
+        moving = np.minimum(np.abs(prev), np.abs(last)) > np.maximum(3.0 * s.rough[rows], s.rest_below[rows])
         unit = ~back & live & moving & (fahrenheit | celsius | (np.abs(np.abs(ratio) - 3.0) < 0.05))
         offset = ~back & live & is_hot & ~unit & (s.offset[rows] == 0)
         usual = ~back & ~unit & ~offset & s.is_learning[rows]

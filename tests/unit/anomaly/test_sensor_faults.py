@@ -1,0 +1,106 @@
+"""Sensor faults are told apart, and are not blamed on the machine."""
+
+import numpy as np
+import pytest
+
+from fettle.model import FaultFamily
+
+FAULT_DAY = 1.6
+
+
+def story(plant, change, seed=1):
+    machine = plant.machine(days=2.6, period_s=120, seed=seed)
+    first = machine.day(FAULT_DAY)
+    random = np.random.default_rng(7)
+    machine.values[2] = np.where(machine.values[2] < 1, 0.05, machine.values[2])
+    change(machine.values, first, random)
+    return plant.raised(plant.feed(plant.engine_for(), [machine]))
+
+
+def stuck(values, first, _):
+    values[0, first:] = values[0, first]
+
+
+def spikes(values, first, random):
+    at = first + np.flatnonzero(random.random(values.shape[1] - first) < 0.03)
+    values[0, at] += 60.0
+
+
+def offset(values, first, _):
+    values[0, first:] += 12.0
+
+
+def fahrenheit(values, first, _):
+    values[0, first:] = values[0, first:] * 1.8 + 32
+
+
+def thousandfold(values, first, _):
+    values[1, first:] *= 1000.0
+
+
+def noisy(values, first, random):
+    values[1, first:] *= np.exp(random.normal(0, 0.25, values.shape[1] - first))
+
+
+def deadened(values, first, _):
+    n = values.shape[1] - first
+    keep = np.ones(61) / 61
+    values[0, first:] = np.convolve(values[0, first - 30 : first + n + 30], keep, "same")[30 : 30 + n]
+
+
+def silent(values, first, _):
+    values[1, first:] = np.nan
+
+
+def broken(values, first, _):
+    values[0, first:] = 3000.0
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        (stuck, {"stuck"}),
+        (spikes, {"spike"}),
+        (offset, {"offset"}),
+        (fahrenheit, {"unit"}),
+        (thousandfold, {"unit", "invalid"}),
+        (noisy, {"noise"}),
+        (deadened, {"noise"}),
+        (silent, {"silent"}),
+        (broken, {"invalid"}),
+    ],
+)
+def test_each_sensor_fault_is_named_and_no_machine_is_blamed(plant, change, rules):
+    findings = story(plant, change)
+    assert [f.fault_family for f in findings] == [FaultFamily.SENSOR_FAULT]
+    assert findings[0].detector in rules
+    assert findings[0].kind == "sensor"
+    assert FAULT_DAY - 0.02 <= plant.days(findings[0].onset_us) <= plant.days(findings[0].raised_us) <= FAULT_DAY + 0.6
+
+
+def test_a_sound_plant_has_no_sensor_fault(plant):
+    assert story(plant, lambda *_: None) == []
+
+
+def test_a_machine_at_rest_may_be_constant(plant):
+    def rest(values, first, _):
+        values[0, first:] = values[0, first]
+        values[1, first:] = 0.05
+        values[2, first:] = 0.05
+
+    assert story(plant, rest) == []
+
+
+def test_an_offset_that_goes_away_clears(plant):
+    machine = plant.machine(days=2.6, period_s=120, seed=1)
+    first, last = machine.day(1.6), machine.day(2.0)
+    machine.values[0, first:last] += 12.0
+    events = plant.feed(plant.engine_for(), [machine])
+    assert [e.change for e in events] == ["raised", "cleared"]
+
+
+def test_missing_samples_are_no_fault(plant):
+    machine = plant.machine(days=2.6, period_s=120, seed=1)
+    random = np.random.default_rng(3)
+    machine.values[random.random(machine.values.shape) < 0.05] = np.nan
+    assert plant.feed(plant.engine_for(), [machine]) == []
