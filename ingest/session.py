@@ -44,6 +44,10 @@ class BadCertificate(FettleError):
     """{setting}: {path} cannot be used ({why})."""
 
 
+class CertificateRefused(NotTrusted):
+    """The broker at {where} does not accept us ({why}). It asks for a client certificate: check FETTLE_BROKER_TLS_CERT and FETTLE_BROKER_TLS_KEY."""
+
+
 class TakenOver(FettleError):
     """Another client connected to the broker as {client_id}. Each collector needs a FETTLE_COLLECTOR_NAME of its own."""
 
@@ -171,6 +175,12 @@ class Link(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError) and not self._connected.done():
+            # with TLS 1.3 we have finished the handshake when the broker looks at our certificate
+            peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+            where = "{}:{}".format(*peer[:2]) if peer else "its address"
+            self._end(CertificateRefused(where=where, why=exc.reason or exc))
+            return
         self._end(ConnectionEnded(why=str(exc) if exc else "the broker closed it"))
 
     def _read(self, data: bytes) -> int:
