@@ -11,6 +11,17 @@ function show() {
   document.title = `${say("log_in")} · Fettle`;
 }
 
+// Where to go afterwards, if it is an address of this site. The browser reads it as it will when it goes there: it drops
+// tabs and line breaks, and takes backslashes for slashes.
+function ownAddress(wanted) {
+  try {
+    const url = new URL(wanted || "/board", location.origin);
+    return url.origin === location.origin ? url.href : "/board";
+  } catch {
+    return "/board";
+  }
+}
+
 await loadWords();
 show();
 switcher.addEventListener("click", () => {
@@ -35,8 +46,7 @@ form.addEventListener("submit", async (event) => {
     return;
   }
   if (answer.ok) {
-    const wanted = new URLSearchParams(location.search).get("next") || "/board";
-    location.replace(/^\/(?![/\\])/.test(wanted) ? wanted : "/board");
+    location.replace(ownAddress(new URLSearchParams(location.search).get("next")));
     return;
   }
   const body = await answer.json().catch(() => ({}));

@@ -328,6 +328,13 @@ def test_a_wrong_password_is_told_and_no_session_is_left(browser, site):
     assert "/login?next=" in browser.run("location.pathname + location.search")
 
 
+@pytest.mark.parametrize("wanted", ["%2F%09%2Fevil.invalid%2Fx", "%2F%0A%5Cevil.invalid", "%2F%2Fevil.invalid"])
+def test_a_login_leads_to_no_other_site(browser, site, wanted):
+    browser.size(390, 844)
+    log_in(browser, site, "anna", f"/login?next={wanted}")
+    assert browser.run("location.href").startswith(f"{site}/board")
+
+
 def test_an_engineer_hands_in_a_result_on_the_phone(browser, site):
     browser.size(390, 844, mobile=True)
     log_in(browser, site, "lena", "/board?ticket=WO-20261122-0005")
