@@ -108,11 +108,13 @@ def joined(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def poisson_interval(events: int, days: float) -> tuple[float, float]:
-    """Return the exact 95 % interval of a rate.
+    """Return the exact 95 % interval of a rate, NaN where nothing was watched.
 
     >>> [round(x, 4) for x in poisson_interval(0, 1000.0)]
     [0.0, 0.0037]
     """
+    if days <= 0:
+        return math.nan, math.nan
     low = float(stats.chi2.ppf(0.025, 2 * events)) / (2 * days) if events else 0.0
     return low, float(stats.chi2.ppf(0.975, 2 * events + 2)) / (2 * days)
 
