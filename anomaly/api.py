@@ -5,34 +5,82 @@ engine.register(machines, sensors)
 for event in engine.fold(readings, received_us): ...
 """
 
+from anomaly import wording
+from anomaly.backtest import Backtest, BadConfigFile, Run, backtest, read_config
 from anomaly.columns import ForeignState
+from anomaly.comparison import BadResultFile, Comparison, compare, load_run, store_run
 from anomaly.config import EngineConfig
 from anomaly.engine import Engine
 from anomaly.finding import Change, Finding, FindingEvent, MachineMeta, SensorMeta, finding_key
+from anomaly.history import (
+    BadHistoryFile,
+    History,
+    Layout,
+    NoSuchMachine,
+    NothingStored,
+    open_file,
+    open_stored,
+    pick_machines,
+)
 from anomaly.limits import BadLimitsFile, Limits, UnknownIsoClass, load_limits, shipped_limits
-from anomaly.store import Announcement, LostShard, find_finding, forget_state
+from anomaly.report_page import report_page
+from anomaly.store import Announcement, Fleet, LostShard, find_finding, forget_state, load_fleet, to_instant
+from anomaly.traces import Traces
+from anomaly.truth import BadTruthFile, Episode, Judgement, Ticket, Truth, judge, parse_instant_us, read_truth
 from anomaly.watch import Watch, WatchCounts, watch
 
 __all__ = [
     "Announcement",
+    "Backtest",
+    "BadConfigFile",
+    "BadHistoryFile",
     "BadLimitsFile",
+    "BadResultFile",
+    "BadTruthFile",
     "Change",
+    "Comparison",
     "Engine",
     "EngineConfig",
+    "Episode",
     "Finding",
     "FindingEvent",
+    "Fleet",
     "ForeignState",
+    "History",
+    "Judgement",
+    "Layout",
     "Limits",
     "LostShard",
     "MachineMeta",
+    "NoSuchMachine",
+    "NothingStored",
+    "Run",
     "SensorMeta",
+    "Ticket",
+    "Traces",
+    "Truth",
     "UnknownIsoClass",
     "Watch",
     "WatchCounts",
+    "backtest",
+    "compare",
     "find_finding",
     "finding_key",
     "forget_state",
+    "judge",
+    "load_fleet",
     "load_limits",
+    "load_run",
+    "open_file",
+    "open_stored",
+    "parse_instant_us",
+    "pick_machines",
+    "read_config",
+    "read_truth",
+    "report_page",
     "shipped_limits",
+    "store_run",
+    "to_instant",
     "watch",
+    "wording",
 ]

@@ -78,7 +78,7 @@ class Run:
 
     label: str
     version: str
-    config: EngineConfig
+    config: EngineConfig | None  # None where it was stored earlier
     events: list[FindingEvent] = field(default_factory=list)
     tickets: list[Ticket] = field(default_factory=list)
     seconds: float = 0.0  # of processor time in the engine

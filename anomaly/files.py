@@ -7,7 +7,7 @@ What `fettle simulate --out` writes, `arrived` included, is read as it is.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from anomaly.columns import FloatArray, IntArray
-from fettle.errors import FettleError
+from anomaly.history import BadHistoryFile, Layout
 
 _TIMES = ("time", "timestamp", "datetime", "date", "ts")
 _SENSORS = ("sensor", "signal")
@@ -37,27 +37,6 @@ _TIME_FORMS = [
 ]
 _ROWS = 1 << 18
 _DENSE = 1 << 22
-
-
-class BadHistoryFile(FettleError):
-    """{file} cannot be read: {problem}."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How to read a file where its header does not say.
-
-    Attributes:
-        time: column of the time stamps; by default one named time, timestamp, datetime, date or ts.
-        machine: equipment number of all rows, where there is no column `machine`.
-        units: unit by column or sensor name; one in the file wins.
-        separator: of a CSV file; by default the likeliest in the header.
-    """
-
-    time: str | None = None
-    machine: str = "machine"
-    units: Mapping[str, str] = field(default_factory=dict)
-    separator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from anomaly.columns import IntArray
-from anomaly.files import BadHistoryFile, FileReader, Layout
 from anomaly.finding import MachineMeta, SensorMeta
 from anomaly.store import to_instant, to_us
 from fettle.db import DatabaseRole, connect_sync, load_queries
 from fettle.errors import FettleError
 from fettle.model import Flag, MachineId, Quality, SensorId, read_unit
 from fettle.wire import READING_DTYPE, ReadingArray
+
+if TYPE_CHECKING:
+    from anomaly.files import FileReader
 
 HOUR_US = 3_600_000_000
 _MOST_HELD = 40_000_000  # readings held back at a time, 24 B each
@@ -37,6 +39,27 @@ _COPY_ROW = np.dtype(
         ("n4", ">i4"), ("value", ">f8"),
     ]
 )  # fmt: skip
+
+
+class BadHistoryFile(FettleError):
+    """{file} cannot be read: {problem}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How to read a file where its header does not say.
+
+    Attributes:
+        time: column of the time stamps; by default one named time, timestamp, datetime, date or ts.
+        machine: equipment number of all rows, where there is no column `machine`.
+        units: unit by column or sensor name; one in the file wins.
+        separator: of a CSV file; by default the likeliest in the header.
+    """
+
+    time: str | None = None
+    machine: str = "machine"
+    units: Mapping[str, str] = field(default_factory=dict)
+    separator: str | None = None
 
 
 class NothingStored(FettleError):
@@ -91,11 +114,11 @@ class FileHistory:
     """The readings of a CSV or Parquet file; machines and sensors are numbered in the order of their names."""
 
     name: str
-    machines: list[MachineMeta]
-    sensors: list[SensorMeta]
+    machines: Sequence[MachineMeta]
+    sensors: Sequence[SensorMeta]
     start_us: int
     end_us: int
-    _reader: FileReader
+    _reader: "FileReader"
     _keys: list[str]  # words of a batch's keys
     _sensor_of: npt.NDArray[np.int32]  # sensor id by key, 0 where left out
     _ends: IntArray  # rows up to the end of each batch of the survey
@@ -173,6 +196,8 @@ def open_file(
         BadHistoryFile: it cannot be read, with the remedy.
         NoSuchMachine, NothingStored: nothing is left to read.
     """
+    from anomaly.files import FileReader  # Arrow is loaded where a file is read, not by every process
+
     reader = FileReader(path, layout or Layout(), on_progress=on_progress)
     survey = reader.survey()
     keys = sorted(survey.units)  # site, machine, sensor, joined

@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from anomaly.finding import Finding
 from fettle.errors import FettleError
 from fettle.model import FaultFamily, FindingKind
@@ -177,6 +175,8 @@ class Judgement:
 
     def false_interval(self) -> tuple[float, float]:
         """Return the exact 95 % interval of the rate (Poisson; Garwood 1936)."""
+        from scipy import stats  # loaded where it is needed: it is slow to start
+
         k, days = len(self.false_tickets), self.healthy_days
         if days <= 0:
             return math.nan, math.nan

@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from fettle import logs, running
 from fettle.errors import FettleError
@@ -20,6 +22,7 @@ VERBS = (
     "collect",
     "detect",
     "work",
+    "backtest",
     "serve",
     "simulate",
     "replay",
@@ -51,8 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
-            name = "FETTLE_" + "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"fettle: {name}: {problem['msg']} (docs/reference/settings.md)", file=sys.stderr)
+            field = str(problem["loc"][0])
+            given = "" if "password" in field or "token" in field or "url" in field else f"'{problem['input']}': "
+            print(
+                f"fettle: FETTLE_{field.upper()}: {given}{problem['msg']} (docs/reference/settings.md)", file=sys.stderr
+            )
+        return 2
+    except SettingsError as error:
+        name = re.sub(r'.*"(\w+)" from.*', r"FETTLE_\1", str(error)).upper()
+        print(
+            f'fettle: {name}: write a JSON list, for example ["a", "b"] (docs/reference/settings.md)', file=sys.stderr
+        )
         return 2
     logs.configure(level=settings.log_level, form=settings.log_format)
     try:
