@@ -89,6 +89,7 @@ class Plants:
             self._add(name, fleet)
 
     def _add(self, name: str, fleet: api.Fleet) -> None:
+        # the currents of the plain equations have nothing to do with the name plates of the machine class
         first = len(self.machines) + 1
         number = {}
         for i, m in enumerate(fleet.machines):
@@ -99,7 +100,7 @@ class Plants:
                     MachineId(first + i),
                     number=m.number,
                     machine_class=m.class_name,
-                    rated_current_a=m.rated_current_a,
+                    rated_current_a=None if fleet.scenario.model == "reference" else m.rated_current_a,
                     line=f"{name}/{m.line}",
                     site=f"{name}/{m.site}",
                 )
