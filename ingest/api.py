@@ -6,13 +6,14 @@ with bulk_writer(settings, url=url, name="import") as bulk:      # history, thro
 """
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from fettle.clock import now_us
+from fettle.clock import monotonic_s, now_us
 from fettle.errors import FettleError
 from fettle.settings import Settings
 from fettle.wire import READING_DTYPE, ReadingArray
@@ -23,6 +24,9 @@ from ingest.counters import Counters
 from ingest.decode import ClockPolicy
 from ingest.housekeeping import apply_policies, clean_up, keep_house, roll_up_all
 from ingest.importer import Columns, Imported, import_file
+from ingest.metrics import render, serve
+from ingest.preflight import Finding
+from ingest.preflight import preflight as check_broker
 from ingest.session import Address
 from ingest.sparkplug_collector import SparkplugCollector
 from ingest.store import Messages, Outcome
@@ -34,6 +38,7 @@ __all__ = [
     "Collector",
     "Columns",
     "Counters",
+    "Finding",
     "Imported",
     "SensorRefused",
     "apply_policies",
@@ -43,7 +48,10 @@ __all__ = [
     "import_file",
     "keep_house",
     "make_collector",
+    "make_options",
     "make_sparkplug",
+    "metrics_page",
+    "preflight",
     "roll_up_all",
     "writer_options",
 ]
@@ -71,14 +79,10 @@ def writer_options(settings: Settings) -> WriterOptions:
     )
 
 
-def make_collector(settings: Settings, *, url: str, host: str | None = None, port: int | None = None) -> Collector:
-    """Return a collector that is not running yet.
-
-    Raises:
-        BadTopicRule: the file of topic rules is wrong.
-    """
-    table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
-    options = CollectorOptions(
+def make_options(settings: Settings, *, host: str | None = None, port: int | None = None) -> CollectorOptions:
+    """Return what a collector of these settings does, on another broker if `host` and `port` name one."""
+    has_spool = settings.collector_spool == "spool"
+    return CollectorOptions(
         name=settings.collector_name,
         address=Address.from_settings(settings, host=host, port=port),
         topics=tuple(settings.collector_topics),
@@ -86,21 +90,28 @@ def make_collector(settings: Settings, *, url: str, host: str | None = None, por
         receive_maximum=settings.collector_receive_maximum,
         version=settings.broker_mqtt_version,
         writer=writer_options(settings),
-        spool_folder=settings.data_dir / "spool" / settings.collector_name
-        if settings.collector_spool == "spool"
-        else None,
+        spool_folder=settings.data_dir / "spool" / settings.collector_name if has_spool else None,
         spool_max_bytes=settings.collector_spool_max_mb << 20,
     )
-    return Collector(url, options, table)
+
+
+def make_collector(settings: Settings, *, url: str, host: str | None = None, port: int | None = None) -> Collector:
+    """Return a collector that is not running yet.
+
+    Raises:
+        BadTopicRule: the file of topic rules is wrong.
+    """
+    table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
+    return Collector(url, make_options(settings, host=host, port=port), table)
 
 
 def make_sparkplug(
     settings: Settings, *, url: str, host: str | None = None, port: int | None = None
 ) -> SparkplugCollector:
     """Return the Sparkplug host of these settings, not running yet."""
-    plain = make_collector(settings, url=url, host=host, port=port)
     table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
-    return SparkplugCollector(url, plain.options, table, host_id=settings.collector_sparkplug_host)
+    options = make_options(settings, host=host, port=port)
+    return SparkplugCollector(url, options, table, host_id=settings.collector_sparkplug_host)
 
 
 async def collect(
@@ -124,13 +135,35 @@ async def collect(
     """
     collector = make_collector(settings, url=url, host=host, port=port)
     on_start(collector)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(keep_house(settings, url=url, stop=stop), name="housekeeping")
-        if settings.collector_sparkplug_host:
-            group.create_task(
-                _stop_all(make_sparkplug(settings, url=url, host=host, port=port), stop), name="sparkplug"
-            )
-        return await _stop_all(collector, stop)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_house(settings, url=url, stop=stop), name="housekeeping")
+            if settings.collector_sparkplug_host:
+                sparkplug = make_sparkplug(settings, url=url, host=host, port=port)
+                group.create_task(_stop_all(sparkplug, stop), name="sparkplug")
+            if settings.collector_metrics_port:
+                page = functools.partial(metrics_page, collector)
+                group.create_task(serve(settings.collector_metrics_port, page, stop=stop), name="metrics")
+            recorder = group.create_task(_stop_all(collector, stop), name="collector")
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the others only ended because of it
+    return recorder.result()
+
+
+def metrics_page(collector: Collector) -> str:
+    """Return the collector's figures in Prometheus' text format."""
+    return render(collector, now_s=monotonic_s())
+
+
+async def preflight(
+    settings: Settings, *, host: str | None = None, port: int | None = None, probe: bool = False
+) -> list[Finding]:
+    """Return what the broker grants and says of itself, with a remedy where it cannot keep our promise."""
+    options = make_options(settings, host=host, port=port)
+    return await check_broker(
+        options.address, name=options.name, filters=options.filters(), receive_maximum=options.receive_maximum,
+        version=options.version, probe=probe,
+    )  # fmt: skip
 
 
 async def _stop_all(collector: Collector, stop: asyncio.Event) -> Counters:

@@ -98,6 +98,7 @@ class Batch:
     refusals: list[Refusal] = field(default_factory=list)
     ignored_messages: int = 0
     ignored_readings: int = 0
+    system_messages: int = 0  # what the broker says of itself: acknowledged, not accounted for
     size_bytes: int = 0
     source: object = None  # the connection its acknowledgements belong to
     received_us: int = 0  # of the last message
@@ -106,6 +107,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.topics)
+
+    @property
+    def messages(self) -> int:
+        return len(self.topics) - self.system_messages
 
     @property
     def readings(self) -> int:
@@ -158,7 +163,7 @@ def seal(batch: Batch, *, policy: ClockPolicy, keep_last: bool = False) -> Seale
             rows, owners = rows[~refused], owners[~refused]
     rows, owners, duplicates, collisions = sort_unique(rows, owners, keep_last=keep_last)
     return Sealed(
-        messages=len(batch), rows=rows, owners=owners, texts=batch.texts, waveforms=batch.waveforms, life=batch.life,
+        messages=batch.messages, rows=rows, owners=owners, texts=batch.texts, waveforms=batch.waveforms, life=batch.life,
         refusals=refusals, duplicates=duplicates, collisions=collisions, ignored_messages=batch.ignored_messages,
         ignored_readings=batch.ignored_readings, is_suspect=batch.is_suspect,
     )  # fmt: skip

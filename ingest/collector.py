@@ -8,7 +8,6 @@ they came on; messages of a connection that is gone come again, and meet the uni
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from ingest.desk import Desk, Reports
 from ingest.frames import Frames, acknowledge
 from ingest.intake import Intake
 from ingest.packets import Connect, ConnectRefused, Version, Will, WrongVersion
+from ingest.preflight import DROPPED
 from ingest.session import Address, BadCertificate, Link, NotTrusted, TakenOver, connect
 from ingest.spool import Spool
 from ingest.store import Outcome
@@ -37,6 +37,8 @@ _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
 _DRAIN_S = 4.0
+_STABLE_S = 5.0  # a connection that lasted so long begins the count of attempts anew
+_FLAPPING = 5
 
 
 class SubscriptionRefused(FettleError):
@@ -102,10 +104,10 @@ class Collector:
         self._idle.set()
         self._writer_ready: asyncio.Future[None] | None = None
         self._failed: asyncio.Future[None] | None = None
-        self.latencies: deque[float] = deque(maxlen=4096)  # seconds from receipt to commit, of recent batches
+        self.broker_dropped: int | None = None  # as the broker says
 
     def _make_intake(self, table: Table) -> Intake:
-        return Intake(table, self.writer.catalogue)
+        return Intake(table, self.writer.catalogue, on_broker=self._hear_broker)
 
     async def run(self, stop: asyncio.Event) -> Counters:
         """Collect until `stop` is set, then store and acknowledge what has arrived.
@@ -143,6 +145,24 @@ class Collector:
             self._return_rest()
         return self.counters
 
+    def oldest_unacked_s(self, now_s: float) -> float:
+        """Return the age of the oldest message that is not acknowledged."""
+        oldest = self._in_flight if self._in_flight is not None else self.intake.batch
+        return now_s - oldest.first_at_s if oldest else 0.0
+
+    def own_figures(self) -> list[tuple[str, str, float]]:
+        """Return further figures of this kind of collector: name, what it says, value."""
+        return []
+
+    def _hear_broker(self, topic: bytes, payload: bytes) -> None:
+        """Watch what the broker says of itself: messages that it dropped are lost to somebody, perhaps to us."""
+        if topic != DROPPED.encode() or not payload.strip().isdigit():
+            return
+        dropped = int(payload)
+        if self.broker_dropped is not None and dropped > self.broker_dropped:
+            log.warning("broker.drops_messages", since_last=dropped - self.broker_dropped, remedy="In mosquitto.conf: max_queued_messages 0, and a larger max_queued_bytes.")  # fmt: skip
+        self.broker_dropped = dropped
+
     # the connection
 
     async def _stay_connected(self) -> None:
@@ -165,14 +185,18 @@ class Collector:
                 log.warning("broker.silent", where=self.options.address.where)
                 await self._disconnect()
             else:
-                attempt = 0
+                since_s = monotonic_s()
                 self.is_connected.set()
                 why = await asyncio.shield(link.lost)
                 self.is_connected.clear()
                 self._forget(link)
                 if isinstance(why, TakenOver):
                     raise why
+                if monotonic_s() - since_s > _STABLE_S:
+                    attempt = 0
                 log.warning("broker.lost", why=str(why))
+                if attempt >= _FLAPPING:  # not every broker says why it throws out the older of two
+                    log.error("broker.flapping", client_id=self.options.name, remedy="Does another client use this client id? Give each collector a FETTLE_COLLECTOR_NAME of its own.")  # fmt: skip
                 self.counters.reconnects += 1
             attempt += 1
             await asyncio.sleep(min(0.1 * 2 ** min(attempt, 10), 10.0))
@@ -228,6 +252,7 @@ class Collector:
         if self._session_was_lost or not self.writer.store.had_session:
             lost, store = self._session_was_lost, self.writer.store
             self.desk.jobs.put(lambda: self.writer.retrying(lambda: store.remember_session(lost=lost)))
+        await link.subscribe([DROPPED])
         if link.granted is not None and link.granted.has_retain:
             link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":true}', is_retained=True)
 
@@ -278,16 +303,17 @@ class Collector:
             self._part_batch_from(intake.batch.source)
         batch = intake.batch
         batch.source = link
-        before = batch.readings if batch.topics else 0
+        before = (batch.messages, batch.readings) if batch.topics else (0, 0)
         if not batch.topics:
             batch.first_at_s = monotonic_s()
         intake.take(frames, now_us())
         batch.size_bytes += nbytes
         self.counters.bytes_received += nbytes
         messages, readings = self.counters.messages, self.counters.readings
-        messages.received += len(frames.topics)
-        messages.in_flight += len(frames.topics)
-        added = batch.readings - before
+        added = batch.messages - before[0]
+        messages.received += added
+        messages.in_flight += added
+        added = batch.readings - before[1]
         readings.received += added
         readings.in_flight += added
         self._flush_if_due()
@@ -329,8 +355,8 @@ class Collector:
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
         """Acknowledge a batch that is committed, and book it."""
         self._acknowledge(batch)
-        self.latencies.append(monotonic_s() - batch.first_at_s)
-        self.counters.messages.in_flight -= len(batch)
+        self.counters.latency.add(monotonic_s() - batch.first_at_s)
+        self.counters.messages.in_flight -= batch.messages
         self.counters.readings.in_flight -= self._in_flight_readings
         self.counters.book(batch, outcome)
         self._next()
@@ -339,8 +365,8 @@ class Collector:
         """Acknowledge a batch that is on the disk, and book it."""
         self._acknowledge(batch)
         messages, readings = self.counters.messages, self.counters.readings
-        messages.in_flight -= len(batch)
-        messages.spooled += len(batch)
+        messages.in_flight -= batch.messages
+        messages.spooled += batch.messages
         readings.in_flight -= self._in_flight_readings
         readings.spooled += self._in_flight_readings
         self._next()
@@ -350,7 +376,7 @@ class Collector:
         self.counters.messages.spooled += messages
 
     def _replayed(self, batch: Batch, readings: int, outcome: Outcome, was_inherited: bool) -> None:
-        self.counters.messages.spooled -= len(batch)
+        self.counters.messages.spooled -= batch.messages
         if was_inherited:
             self.counters.readings.received += readings  # an earlier process had counted them
         else:
@@ -369,8 +395,8 @@ class Collector:
 
     def _return(self, batch: Batch, readings: int | None = None) -> None:
         n = batch.readings if readings is None else readings
-        self.counters.messages.in_flight -= len(batch)
-        self.counters.messages.returned += len(batch)
+        self.counters.messages.in_flight -= batch.messages
+        self.counters.messages.returned += batch.messages
         self.counters.readings.in_flight -= n
         self.counters.readings.returned += n
 

@@ -7,6 +7,8 @@
 and the broker delivers them again.
 """
 
+import bisect
+import itertools
 from dataclasses import dataclass, field
 
 from fettle.errors import FettleError
@@ -49,6 +51,30 @@ class Account:
             raise Unbalanced(what=what, received=self.received, accounted=self.accounted)
 
 
+_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Durations, counted by upper bound."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS_S) + 1))
+    total: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect.bisect_left(_BOUNDS_S, seconds)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return (bound, durations up to it); the last bound is +Inf."""
+        bounds = [*(f"{bound:g}" for bound in _BOUNDS_S), "+Inf"]
+        return list(zip(bounds, itertools.accumulate(self.counts), strict=True))
+
+
 @dataclass(slots=True)
 class Counters:
     """What a collector has done since it started."""
@@ -60,14 +86,16 @@ class Counters:
     reconnects: int = 0
     sessions_lost: int = 0
     late: int = 0
+    latency: Histogram = field(default_factory=Histogram)  # from the first message of a batch to its commit
 
     def book(self, batch: Batch, outcome: Outcome) -> None:
         """Enter a batch that is committed."""
         messages, readings = self.messages, self.readings
         self.batches += 1
+        self.late += outcome.late
         messages.rejected += outcome.rejected_messages
         messages.ignored += batch.ignored_messages
-        messages.done += len(batch) - outcome.rejected_messages - batch.ignored_messages
+        messages.done += batch.messages - outcome.rejected_messages - batch.ignored_messages
         readings.done += outcome.stored
         readings.duplicates += outcome.duplicates
         readings.collisions += outcome.collisions

@@ -5,6 +5,7 @@ appends. Everything else goes through the codec of the topic's rule, which also 
 Whatever happens to a message, it is in the batch, so that the batch's acknowledgement covers it.
 """
 
+from collections.abc import Callable
 from itertools import repeat
 
 from fettle import logs
@@ -40,13 +41,20 @@ class _Topic:
 class Intake:
     """Fills the current batch. Belongs to the event loop; `take_batch` hands the batch over and begins the next."""
 
-    def __init__(self, table: Table, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        table: Table,
+        catalogue: Catalogue,
+        *,
+        on_broker: Callable[[bytes, bytes], None] = lambda _topic, _payload: None,
+    ) -> None:
         self.batch = Batch()
         self.unknown_topics = 0
         self._table = table
         self._catalogue = catalogue
         self._topics: dict[bytes, _Topic] = {}
         self._content_topics: dict[tuple[bytes, str], _Topic] = {}
+        self._on_broker = on_broker
         self._tick = 0
 
     def take_batch(self) -> Batch:
@@ -113,6 +121,10 @@ class Intake:
 
     def _take_one(self, frames: Frames, i: int, message: int, received_us: int) -> None:
         topic, payload = frames.topics[i], frames.payloads[i]
+        if topic.startswith(b"$SYS/"):
+            self._on_broker(topic, payload)
+            self.batch.system_messages += 1
+            return
         self._tick = max(received_us, self._tick + 1)  # messages without a time of their own must not collide
         known = self._find_topic(topic, frames.content_types.get(i), message)
         if known is None:

@@ -125,6 +125,13 @@ class SparkplugCollector(Collector):
         )
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def own_figures(self) -> list[tuple[str, str, float]]:
+        counted = self.host.counters
+        return [
+            ("sparkplug_gaps_total", "Sequence gaps that outlasted the reorder time.", counted.gaps),
+            ("rebirths_total", "Rebirths asked for.", counted.rebirths),
+        ]
+
     # messages
 
     def _take(self, link: Link, frames: Frames, nbytes: int) -> None:

@@ -20,6 +20,7 @@ from psycopg.pq import Format, TransactionStatus
 
 from fettle.db import DatabaseRole, SyncConn, connect_sync, load_queries
 from fettle.errors import FettleError
+from fettle.model import Flag
 from fettle.wire import ReadingArray
 from ingest.batch import Refusal, Sealed, TextReading, encode_array, encode_copy, to_pg_time
 
@@ -56,6 +57,7 @@ class Outcome:
     rejected_messages: int
     ignored: int  # readings
     took_conflict_path: bool = False
+    late: int = 0  # of those stored
 
     def plus(self, other: "Outcome") -> "Outcome":
         """Return the sum of two parts of one batch."""
@@ -68,6 +70,7 @@ class Outcome:
             rejected_messages=self.rejected_messages + other.rejected_messages,
             ignored=self.ignored + other.ignored,
             took_conflict_path=self.took_conflict_path or other.took_conflict_path,
+            late=self.late + other.late,
         )
 
 
@@ -301,6 +304,7 @@ class Store:
             rejected_messages=rejected_messages(sealed.refusals),
             ignored=sealed.ignored_readings,
             took_conflict_path=conflict_path,
+            late=int(np.count_nonzero(stored["flags"] & Flag.LATE)),
         )
         self._write_ledger(outcome, stored, messages=sealed.messages)
         return outcome
