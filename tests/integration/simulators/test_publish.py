@@ -298,6 +298,40 @@ def test_a_broker_restart_loses_nothing(tmp_path, client):
     assert status.readings == len(expected) == rows.size
 
 
+def test_a_broker_that_refuses_for_a_while_is_come_back_to(tmp_path, client):
+    program = embedded.mosquitto_program()
+    if program is None:
+        pytest.skip("mosquitto is not installed (Debian package: mosquitto)")
+    port, stop, result = embedded.free_port(), threading.Event(), []
+    strict = tmp_path / "strict.conf"
+    strict.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
+    fleet = Fleet(load_scenario("quiet-day").with_period(0.1), machines=1)
+
+    def run():
+        result.append(
+            publish_live(
+                fleet, address=BrokerAddress(port=port), start_us=clock.now_us(), stop=stop, client=client,
+                on_status=lambda s: warnings.extend(w for w in s.warnings if w not in warnings),
+            )
+        )  # fmt: skip
+
+    warnings = []
+    thread = threading.Thread(target=run, daemon=True)
+    with embedded.broker(tmp_path / "broker", port=port) as broker, listener(broker) as got:
+        thread.start()
+        wait_for(lambda: got)
+    with subprocess.Popen([program, "-c", strict], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        wait_for(lambda: any("refused the connection: not authorised" in w for w in warnings), 20)
+        child.terminate()
+    with embedded.broker(tmp_path / "broker", port=port) as broker, listener(broker) as got:
+        wait_for(lambda: got, 20)
+        stop.set()
+        thread.join(20)
+    (status,) = result
+    assert status.reconnects == 1
+    assert status.acknowledged >= status.messages  # what was on its way was sent twice
+
+
 def test_a_password_is_needed_and_told(tmp_path, client):
     program = embedded.mosquitto_program()
     if program is None:
