@@ -6,9 +6,10 @@ later runs   the same plan -> what was missed since -> live over MQTT
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from fettle.company import Company, Customer, Line, Machine, read_company
-from fettle.db import DatabaseRole, connect_sync
+from fettle.db import DatabaseRole, connect_sync, describe
+from fettle.errors import FettleError
 from fettle.settings import Settings
 from fettle.wiring import load_company
 from ingest.api import bulk_writer
@@ -27,6 +29,10 @@ PASSWORD = "fettle-demo"  # noqa: S105 -- the demonstration's, and only there
 _STRETCH_US = 6 * 3_600_000_000  # six hours at a time, so that memory stays small
 
 
+class NotADemonstration(FettleError):
+    """The database at {where} has accounts or machines that no demonstration made. The demonstration, whose passwords everybody knows, stays out of it: give another FETTLE_DATA_DIR, and no FETTLE_DATABASE_URL."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a demonstration keeps between runs."""
@@ -34,29 +40,54 @@ class Plan:
     began_us: int  # start of the simulated history
     password: str
     faulty_machines: tuple[str, ...]
+    is_seeded: bool  # the company is in the database
 
     @property
     def began_at(self) -> datetime:
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.began_us)
 
 
-def make_plan(settings: Settings, *, now_us: int) -> tuple[Plan, bool]:
-    """Return the plan of this data folder, and whether it is new."""
-    path = settings.data_dir / "demo.json"
+def _path(settings: Settings) -> Path:
+    return settings.data_dir / "demo.json"
+
+
+def read_plan(settings: Settings) -> Plan | None:
+    """Return the plan of this data folder, or None where no demonstration has begun."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(int(body["began_us"]), str(body["password"]), tuple(body["faulty_machines"])), False
-    except FileNotFoundError:
-        pass
+        body = json.loads(_path(settings).read_text(encoding="utf-8"))
+        return Plan(
+            int(body["began_us"]), str(body["password"]), tuple(body["faulty_machines"]), bool(body.get("is_seeded"))
+        )
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _write_plan(settings: Settings, plan: Plan) -> None:
+    fresh = _path(settings).with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+    fresh.replace(_path(settings))
+
+
+def make_plan(*, now_us: int) -> Plan:
+    """Return the plan of a demonstration whose history ends now."""
     scenario = load_scenario(SCENARIO)
     began_us = now_us - scenario.duration_us
     began_us -= began_us % scenario.period_us
     fleet = Fleet(scenario)
     faulty = sorted({fault.machine for machine in fleet.machines for fault in fleet.faults_of(machine)})
-    plan = Plan(began_us, PASSWORD, tuple(faulty))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(plan)), encoding="utf-8")
-    return plan, True
+    return Plan(began_us, PASSWORD, tuple(faulty), is_seeded=False)
+
+
+def forget(settings: Settings) -> None:
+    """Remove a former demonstration's data; what is not a demonstration's stays. The caller holds the folder."""
+    if not _path(settings).exists():
+        return
+    for entry in settings.data_dir.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in {"lock", _path(settings).name}:
+            entry.unlink()
+    _path(settings).unlink()  # last, so that an interrupted removal can be repeated
 
 
 def demo_company(scenario: Scenario) -> Company:
@@ -94,10 +125,35 @@ def demo_company(scenario: Scenario) -> Company:
     return people.model_copy(update={"sites": tuple(sites)})
 
 
-def seed(settings: Settings, url: str) -> None:
-    """Load the company; what is there stays."""
+def seed(settings: Settings, url: str, *, now_us: int) -> tuple[Plan, bool]:
+    """Load the company where it is not loaded yet; return the plan, and whether it is new.
+
+    Raises:
+        NotADemonstration: the database is somebody's real one.
+    """
+    plan = read_plan(settings)
+    if plan is not None and plan.is_seeded:
+        return plan, False
+    if plan is None:
+        if _is_in_use(url, settings.tenant):
+            raise NotADemonstration(where=describe(url))
+        plan = make_plan(now_us=now_us)
+        _write_plan(settings, plan)
     scenario = load_scenario(SCENARIO)
     asyncio.run(load_company(url, tenant=settings.tenant, company=demo_company(scenario), password=PASSWORD))
+    plan = replace(plan, is_seeded=True)
+    _write_plan(settings, plan)
+    return plan, True
+
+
+def _is_in_use(url: str, tenant: str) -> bool:
+    """Tell whether somebody has accounts in the database, or this tenant machines."""
+    with connect_sync(url, role=DatabaseRole.OWNER, name="fettle-demo") as conn, conn.transaction():
+        conn.execute(
+            "SELECT set_config('fettle.tenant', id::text, true) FROM tenant WHERE slug = %(tenant)s", {"tenant": tenant}
+        )
+        row = conn.execute("SELECT EXISTS (SELECT FROM account) OR EXISTS (SELECT FROM machine)").fetchone()
+        return bool(row and row[0])
 
 
 def backfill(

@@ -167,17 +167,25 @@ def _let_pass(path: Path) -> None:
 def _initialise(data: Path, programs: Path, user: str | None) -> None:
     if (data / "PG_VERSION").exists():
         return
-    data.mkdir(parents=True, exist_ok=True)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    fresh = data.with_name(f"{data.name}.new")  # renamed when it is whole: one that was interrupted is made again
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(exist_ok=True)
     if user is not None:
-        shutil.chown(data, user)
+        shutil.chown(fresh, user)
         _let_pass(data.parent)
-    data.chmod(0o700)
+    fresh.chmod(0o700)
     done = subprocess.run(
-        [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
+        [str(programs / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
         capture_output=True, text=True, user=user, group=user, extra_groups=None if user is None else [], cwd="/", env=_plain_environment(), check=False,
+        start_new_session=True, preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),
     )  # fmt: skip
     if done.returncode:
         raise ChildFailed(name="initdb", why=done.stderr.strip()[-2000:], log=data)
+    try:
+        fresh.rename(data)
+    except OSError as error:
+        raise ChildFailed(name="PostgreSQL", why=f"{data} holds something else than a database", log=data) from error
 
 
 def _clear_stale_pid(data: Path) -> None:

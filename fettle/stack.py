@@ -1,20 +1,18 @@
 """Everything of one machine in one go: database, broker, and the verbs as child processes.
 
-with start_stack(settings, report=print) as stack:   # database and broker answer, schema is up to date
-    stack.start_verbs()                              # collect, detect, work, serve
-    stack.watch(stop)
+with stop_on_signals() as stop, running.hold(settings), start_stack(settings, stop=stop) as stack:
+    stack.start_verbs()      # database and broker answer, schema is up to date: collect, detect, work, serve
+    stack.watch()
 """
 
 import os
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from fettle import clock, embedded, running
 from fettle.errors import FettleError
@@ -25,8 +23,8 @@ from fettle.supervisor import Supervisor
 VERBS = ("serve", "collect", "detect", "work")
 
 
-class AlreadyRunning(FettleError):
-    """Fettle is already running on {folder} (process {pid}, {url}). Stop it first, or give another FETTLE_DATA_DIR."""
+class Interrupted(FettleError):
+    """Stopped before everything was up."""
 
 
 class PortTaken(FettleError):
@@ -43,9 +41,9 @@ class Stack:
 
     settings: Settings
     running: running.Running
-    broker_kind: Literal["mosquitto", "amqtt", "given"]
     migrated: Migrated
     children: Supervisor
+    stop: threading.Event
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,55 +74,76 @@ class Stack:
         """Return when the API answers.
 
         Raises:
+            Interrupted: we are to stop.
             NotServing: it does not in time.
         """
         deadline = clock.monotonic_s() + seconds
         while clock.monotonic_s() < deadline:
+            self.go_on()
             try:
                 with urllib.request.urlopen(f"{self.running.api_url}/api/v1/health", timeout=2):  # noqa: S310 -- our own address
                     return
             except (urllib.error.URLError, OSError):
                 self.children.check()
-                time.sleep(0.1)
+                self.stop.wait(0.1)
         raise NotServing(url=self.running.api_url, seconds=seconds, log=self.log_path("serve"))
 
-    def watch(self, stop: threading.Event) -> None:
-        self.children.watch(stop)
+    def go_on(self) -> None:
+        """Return, unless we are to stop.
+
+        Raises:
+            Interrupted: we are to stop.
+        """
+        if self.stop.is_set():
+            raise Interrupted
+
+    def watch(self) -> None:
+        self.children.watch(self.stop)
 
 
 @contextmanager
-def start_stack(settings: Settings, *, report: Callable[[str], None] = lambda _: None) -> Iterator[Stack]:
+def start_stack(
+    settings: Settings, *, stop: threading.Event, report: Callable[[str], None] = lambda _: None
+) -> Iterator[Stack]:
     """Start the embedded parts that the settings do not replace, migrate, and announce the addresses.
 
+    The caller holds the data folder (`running.hold`).
+
     Raises:
-        AlreadyRunning: another one runs on the same data folder.
+        Interrupted: `stop` was set on the way.
+        PortTaken: something listens on the port that the settings name.
     """
-    other = running.find(settings)
-    if other is not None:
-        raise AlreadyRunning(folder=settings.data_dir, pid=other.pid, url=other.api_url)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+
+    def begin(step: str) -> None:
+        if stop.is_set():
+            raise Interrupted
+        report(step)
+
+    api_port = _choose_port(settings)
     with ExitStack() as parts:
         if settings.database_url is None:
-            report("starting PostgreSQL")
+            begin("starting PostgreSQL")
             url = parts.enter_context(embedded.postgres(settings.data_dir / "postgres"))
         else:
             url = settings.database_url.get_secret_value()
         if settings.broker_host is None:
-            report("starting the broker")
+            begin("starting the broker")
             broker = parts.enter_context(embedded.broker(settings.data_dir / "broker", port=settings.broker_port))
         else:
             port = settings.broker_port or (8883 if settings.broker_tls_ca else 1883)
             broker = embedded.Broker(settings.broker_host, port, "given")
-        report("bringing the schema up to date")
+        begin("bringing the schema up to date")
         migrated = migrate(url, storage=settings.storage, tenant=settings.tenant)
-        api_url = (
-            f"http://{'127.0.0.1' if settings.api_host == '0.0.0.0' else settings.api_host}:{_choose_port(settings)}"  # noqa: S104 -- compared, not bound
+        api_host = "127.0.0.1" if settings.api_host == "0.0.0.0" else settings.api_host  # noqa: S104 -- compared, not bound
+        announced = running.Running(
+            os.getpid(), url, broker.host, broker.port, broker.kind, f"http://{api_host}:{api_port}"
         )
-        announced = running.Running(os.getpid(), url, broker.host, broker.port, api_url)
         running.announce(settings, announced)
         parts.callback(running.withdraw, settings)
         children = parts.enter_context(Supervisor())
-        yield Stack(settings, announced, broker.kind, migrated, children)
+        stack = Stack(settings, announced, migrated, children, stop)
+        stack.go_on()
+        yield stack
 
 
 def _choose_port(settings: Settings) -> int:
@@ -134,14 +153,15 @@ def _choose_port(settings: Settings) -> int:
         PortTaken: the one that was given is in use.
     """
     is_given = "api_port" in settings.model_fields_set
-    if settings.api_port and _is_free(settings.api_host, settings.api_port):
+    if settings.api_port and is_free(settings.api_host, settings.api_port):
         return settings.api_port
     if settings.api_port and is_given:
         raise PortTaken(port=settings.api_port, host=settings.api_host)
     return embedded.free_port()
 
 
-def _is_free(host: str, port: int) -> bool:
+def is_free(host: str, port: int) -> bool:
+    """Tell whether we could listen there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

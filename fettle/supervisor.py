@@ -26,9 +26,9 @@ _log = logs.get("supervisor")
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set; the former handlers come back afterwards."""
+    """Yield an event that Ctrl-C, SIGTERM and a closed terminal set; the former handlers come back afterwards."""
     stop = threading.Event()
-    former = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGINT, signal.SIGTERM)}
+    former = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stop
     finally:
@@ -92,7 +92,8 @@ class Supervisor:
         arguments: tuple[str, ...], environment: dict[str, str], log_path: str | None
     ) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "fettle.cli", *arguments]
-        parent_death = functools.partial(die_with_parent, signal.SIGTERM)
+        # at once: with us die the database and the broker, and a verb that waits for them would linger
+        parent_death = functools.partial(die_with_parent, signal.SIGKILL)
         if log_path is None:
             return subprocess.Popen(
                 command,

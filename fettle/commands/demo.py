@@ -1,7 +1,6 @@
 """`fettle demo`: a company with simulated plants on embedded parts, some machines about to fail."""
 
 import argparse
-import shutil
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from fettle import clock, demo, running
 from fettle.settings import Settings
-from fettle.stack import AlreadyRunning, Stack, start_stack
+from fettle.stack import Interrupted, Stack, start_stack
 from fettle.supervisor import stop_on_signals
 
 ACCOUNTS = (
@@ -34,52 +33,52 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    console = Console(highlight=False)
-    if args.fresh:
-        _forget(settings)
-    with stop_on_signals() as stop, start_stack(settings, report=lambda step: console.print(f"  {step}")) as stack:
-        url = stack.running.database_url
-        plan, is_new = demo.make_plan(settings, now_us=clock.now_us())
-        if is_new:
-            console.print("  making the company")
-            demo.seed(settings, url)
-        stack.start_verb("serve")
-        stack.start_verb("work")
-        stack.wait_until_serving()
-        _welcome(console, stack, plan)
-        with Progress(
-            TextColumn("  {task.description}"), BarColumn(), TimeRemainingColumn(), console=console
-        ) as progress:
-            task = progress.add_task("storing history" if is_new else "storing what was missed", total=None)
-            stored = 0
-            for _ in range(2):  # the second round stores what came due during the first
-                stored += demo.backfill(
-                    settings,
-                    url,
-                    plan,
-                    until_us=clock.now_us(),
-                    on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-                    stop=stop,
-                )
-        stack.start_verb("simulate", ["simulate", demo.SCENARIO, "--began", plan.began_at.isoformat()])
-        stack.start_verb("collect")
-        stack.start_verb("detect")
-        console.print(
-            f"  {stored:,} readings stored; sensors are live. Machines about to fail: {', '.join(plan.faulty_machines)}."
-        )
-        console.print("  Their tickets appear on the board within a minute or two. Ctrl-C stops everything.")
-        stack.watch(stop)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        with stop_on_signals() as stop, running.hold(settings):
+            if args.fresh:
+                demo.forget(settings)
+            with start_stack(settings, stop=stop, report=lambda step: console.print(f"  {step}")) as stack:
+                _play(console, stack)
+    except Interrupted:
+        pass  # we were asked to
     console.print("Stopped. `make demo` goes on where it was; `make demo FRESH=1` begins anew.")
     return 0
 
 
-def _forget(settings: Settings) -> None:
-    """Remove the former demonstration's data."""
-    other = running.find(settings)
-    if other is not None:
-        raise AlreadyRunning(folder=settings.data_dir, pid=other.pid, url=other.api_url)
-    if (settings.data_dir / "demo.json").exists():
-        shutil.rmtree(settings.data_dir)
+def _play(console: Console, stack: Stack) -> None:
+    """Bring the company, its history and its sensors to life, and keep them so until we are to stop."""
+    url = stack.running.database_url
+    plan = demo.read_plan(stack.settings)
+    if plan is None or not plan.is_seeded:
+        console.print("  making the company")
+    plan, is_new = demo.seed(stack.settings, url, now_us=clock.now_us())
+    stack.go_on()
+    stack.start_verb("serve")
+    stack.start_verb("work")
+    stack.wait_until_serving()
+    _welcome(console, stack, plan)
+    with Progress(TextColumn("  {task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("storing history" if is_new else "storing what was missed", total=None)
+        stored = 0
+        for _ in range(2):  # the second round stores what came due during the first
+            stored += demo.backfill(
+                stack.settings,
+                url,
+                plan,
+                until_us=clock.now_us(),
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                stop=stack.stop,
+            )
+    stack.go_on()
+    stack.start_verb("simulate", ["simulate", demo.SCENARIO, "--began", plan.began_at.isoformat()])
+    stack.start_verb("collect")
+    stack.start_verb("detect")
+    console.print(
+        f"  {stored:,} readings stored; sensors are live. Machines about to fail: {', '.join(plan.faulty_machines)}."
+    )
+    console.print("  Their tickets appear on the board within a minute or two. Ctrl-C stops everything.")
+    stack.watch()
 
 
 def _welcome(console: Console, stack: Stack, plan: demo.Plan) -> None:
@@ -90,9 +89,9 @@ def _welcome(console: Console, stack: Stack, plan: demo.Plan) -> None:
         table.add_row(f"[bold]{login}[/]", text)
     console.print(table)
     console.print(
-        f"  Broker: {stack.running.broker_host}:{stack.running.broker_port} ({stack.broker_kind}). Logs: {stack.settings.data_dir}/*.log"
+        f"  Broker: {stack.running.broker_host}:{stack.running.broker_port} ({stack.running.broker_kind}). Logs: {stack.settings.data_dir}/*.log"
     )
-    if stack.broker_kind == "amqtt":
+    if stack.running.broker_kind == "amqtt":
         console.print(
             "  This is the pure-Python broker: fit for the demo alone. With Mosquitto installed, the demo uses that.",
             style="yellow",
