@@ -40,13 +40,24 @@ class NoDatabase(FettleError):
     """The database at {where} does not answer ({why}). Check FETTLE_DATABASE_URL, or leave it empty to use the embedded one."""
 
 
+class BadDatabaseUrl(FettleError):
+    """FETTLE_DATABASE_URL is not an address of PostgreSQL. Write postgresql://user:password@host:5432/database; a special character in the password goes as %XX."""
+
+
 class NoSuchQuery(FettleError):
     """{package}/queries.sql has no query named {name}."""
 
 
+def _parse(url: str) -> Mapping[str, object]:
+    try:
+        return conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise BadDatabaseUrl from None  # the cause quotes what may be a password
+
+
 def describe(url: str) -> str:
     """Return where a URL points, without the password, for people and logs."""
-    parts = conninfo.conninfo_to_dict(url)
+    parts = _parse(url)
     return f"{parts.get('user', '')}@{parts.get('host', 'local')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
@@ -55,7 +66,7 @@ def connection_string(url: str, *, role: DatabaseRole, name: str, options: Mappi
     settings = {"timezone": "UTC", "idle_in_transaction_session_timeout": "60s", **(options or {})}
     if role is not DatabaseRole.OWNER:
         settings["role"] = role.value
-    given = str(conninfo.conninfo_to_dict(url).get("options") or "")
+    given = str(_parse(url).get("options") or "")
     flags = " ".join([given, *(f"-c {key}={value}" for key, value in settings.items())]).strip()
     return conninfo.make_conninfo(url, options=flags, application_name=name, connect_timeout=10)
 

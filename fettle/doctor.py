@@ -10,11 +10,13 @@ from typing import Literal
 import aiomqtt
 import psycopg
 
-from fettle.db import DatabaseRole, NoDatabase, SyncConn, connect_sync, describe
+from fettle import running
+from fettle.db import BadDatabaseUrl, DatabaseRole, NoDatabase, SyncConn, connect_sync, describe
 from fettle.migrate import UnsafeTimescale, pending, probe_storage
 from fettle.settings import Settings
 
 _SYS_WAIT_S = 3.0
+_BEHIND_S = 60  # what detection takes to look at a batch is far less
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def diagnose_database(settings: Settings) -> list[Diagnosis]:
         return [
             Diagnosis("database", "red", str(error.data["why"]), "is the server up, and FETTLE_DATABASE_URL right?")
         ]
+    except BadDatabaseUrl as error:
+        return [Diagnosis("database", "red", *str(error).split(". ", 1))]
     except UnsafeTimescale as error:
         return [Diagnosis("database", "red", str(error), "upgrade TimescaleDB to 2.18.1 or later")]
 
@@ -113,7 +117,7 @@ def diagnose_migrations(settings: Settings) -> list[Diagnosis]:
             settings.database_url.get_secret_value(), role=DatabaseRole.OWNER, name="fettle-check"
         ) as conn:
             missing = pending(conn)
-    except NoDatabase:
+    except (NoDatabase, BadDatabaseUrl):
         return [
             Diagnosis(
                 "migrations", "red", "unknown, since the database does not answer", "see the line on the database"
@@ -134,27 +138,27 @@ def diagnose_detection(settings: Settings) -> list[Diagnosis]:
         ) as conn:
             batches = conn.execute(_BATCHES_BEHIND).fetchone()
             waiting = _count_waiting(conn)
-    except NoDatabase:
+    except (NoDatabase, BadDatabaseUrl):
         return [
             Diagnosis("detection", "red", "unknown, since the database does not answer", "see the line on the database")
         ]
     except psycopg.errors.UndefinedTable:
         return [Diagnosis("detection", "red", "unknown, since the schema is behind", "run: fettle migrate")]
-    behind = int(batches[0]) if batches else 0
-    if behind or waiting:
+    behind, for_s = (int(batches[0]), int(batches[1])) if batches else (0, 0)
+    if for_s > _BEHIND_S or waiting:
         return [
             Diagnosis(
                 "detection",
                 "yellow",
-                f"{behind} batches and {waiting} findings behind",
+                f"{behind} batches, the oldest {for_s} s old, and {waiting} findings behind",
                 "is `fettle detect` running? It may be catching up",
             )
         ]
-    return [Diagnosis("detection", "green", "caught up with everything stored")]
+    return [Diagnosis("detection", "green", "caught up with what is stored")]
 
 
 _BATCHES_BEHIND = """
-    SELECT count(*)
+    SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(committed_at)), 0)
     FROM batch
     WHERE payload IS NOT NULL
         AND number > coalesce(
@@ -197,6 +201,9 @@ def diagnose_broker(settings: Settings) -> list[Diagnosis]:
                 "is it up, and are FETTLE_BROKER_HOST, _PORT, _USERNAME, _PASSWORD and the TLS files right?",
             )
         ]
+    here = running.find(settings)
+    if here is not None and here.broker_kind != "given" and settings.broker_port == here.broker_port:
+        return [Diagnosis("broker", "green", f"{where} answers, the embedded {here.broker_kind}")]
     version = facts.get("$SYS/broker/version", "of unknown make")
     found = [Diagnosis("broker", "green", f"{where} answers, {version}")]
     dropped = facts.get("$SYS/broker/publish/messages/dropped", "0")

@@ -22,7 +22,11 @@ class Settings(BaseSettings):
     storage: Literal["auto", "plain", "timescale"] = Field(
         "auto", description="Where readings live: auto takes TimescaleDB where the server offers its full build."
     )
-    tenant: str = Field("default", description="Slug of the tenant that migrate makes and simulators publish for.")
+    tenant: str = Field(
+        "default",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="Slug of the tenant that migrate makes and simulators publish for: small letters, digits, - and _.",
+    )
 
     broker_host: str | None = Field(None, description="Host of the MQTT broker. Empty: an embedded broker.")
     broker_port: int = Field(

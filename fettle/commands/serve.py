@@ -9,6 +9,7 @@ import uvicorn
 from fettle import logs
 from fettle.commands.migrate import database_url
 from fettle.settings import Settings
+from fettle.stack import PortTaken, is_free
 from fettle.wiring import web_application
 
 
@@ -19,6 +20,8 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     del args
+    if settings.api_port and not is_free(settings.api_host, settings.api_port):
+        raise PortTaken(port=settings.api_port, host=settings.api_host)
     asyncio.run(_serve(settings))
     return 0
 
