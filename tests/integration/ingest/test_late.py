@@ -1,129 +1,100 @@
-"""Readings that come after their chunk was compressed are stored like any other, and reach the rollups."""
-
-from datetime import timedelta
+"""Readings that come late, into partitions and chunks long closed and compressed, are stored and reach the rollups."""
 
 import numpy as np
 import psycopg
 import pytest
 
 from fettle import clock
+from fettle.model import Flag
 from fettle.wire import READING_DTYPE
-from ingest.api import bulk_writer
-from ingest.housekeeping import apply_policies
+from ingest.api import bulk_writer, roll_up_all
 
-AGO_S = 40 * 86_400
-SENSORS, PERIOD_MS, COUNT = 4, 10_000, 500
-TRUE = """
-    SELECT sensor_id, date_bin('{width}', ts, timestamptz '2000-01-01'), count(value)::int, round(sum(value)::numeric, 6)
-    FROM reading GROUP BY 1, 2 ORDER BY 1, 2
-"""
-ROLLUPS = {"reading_1m": "1 minute", "reading_1h": "1 hour", "reading_1d": "1 day"}
+DAY_US = 86_400_000_000
+N = 5000
 
 
 @pytest.fixture
-def compressed(database, settings_for):
-    """A database whose chunk of forty days ago is compressed, with the policies of the settings."""
-    if database.storage != "timescale":
-        pytest.skip("plain PostgreSQL compresses nothing")
+def history(settings_for):
+    """Store readings of five sensors, thirty days old; `shift_us` moves their times, `value` is theirs."""
+    start = clock.now_us() // DAY_US * DAY_US - 30 * DAY_US
 
-    def prepare(**more):
-        settings = settings_for(**more)
-        with bulk_writer(settings, url=database.url, name="history") as writer:
-            ids = writer.sensors("default", [("s1", f"m{i}", "v", "mm/s") for i in range(SENSORS)])
-            rows = np.zeros(SENSORS * COUNT, dtype=READING_DTYPE)
-            rows["sensor_id"], rows["quality"] = np.repeat(ids, COUNT), 192
-            start = (clock.now_us() // 1_000_000 - AGO_S) // 3600 * 3600 * 1_000_000
-            rows["ts"] = start + np.tile(np.arange(COUNT), SENSORS) * PERIOD_MS * 1000
-            rows["value"] = np.tile(np.arange(COUNT), SENSORS)
+    def store(database, *, shift_us=0, value=1.0, keep="first"):
+        settings = settings_for(collector_duplicate_policy=keep)
+        with bulk_writer(settings, url=database.url, name="late") as writer:
+            ids = writer.sensors("default", [("s1", f"m{i}", "v", "A") for i in range(5)])
+            rows = np.zeros(N, dtype=READING_DTYPE)
+            rows["sensor_id"], rows["quality"], rows["value"] = np.resize(ids, N), 192, value
+            rows["ts"] = start + np.arange(N) // 5 * 10_000_000 + shift_us
             writer.store(rows)
-        apply_policies(settings, url=database.url)
-        with psycopg.connect(database.url, autocommit=True) as conn:
-            for name in ROLLUPS:
-                conn.execute("CALL refresh_continuous_aggregate(%s, NULL, NULL)", (name,))
-            conn.execute(
-                "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000"
-            )
-            made = conn.execute("SELECT compress_chunk(c) FROM show_chunks('reading') AS c").fetchall()
-            assert made
-        return database, start // 1000
+            return writer.stored, writer.duplicates, writer.collisions
 
-    return prepare
+    return store
 
 
-def _message(machine, at_ms, value):
-    return f"fettle/default/s1/m{machine}/v", b'{"ts":%d,"value":%.1f,"unit":"mm/s"}' % (at_ms, value)
+def _compress(database, *, limit):
+    """Compress every chunk, and let a transaction decompress next to nothing."""
+    if database.storage != "timescale":
+        return
+    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
+    with psycopg.connect(database.url, autocommit=True) as conn:
+        conn.execute("SELECT compress_chunk(c) FROM show_chunks('reading') AS c")
+        conn.execute(f"ALTER DATABASE {name} SET timescaledb.max_tuples_decompressed_per_dml_transaction = {limit}")
 
 
 def _refresh(database):
-    """Run the jobs that refresh the rollups, as the scheduler would, from the smallest bucket to the largest."""
-    with psycopg.connect(database.url, autocommit=True) as conn:
-        for name in ROLLUPS:
-            (job,) = conn.execute(
-                """SELECT j.job_id FROM timescaledb_information.jobs AS j JOIN timescaledb_information.continuous_aggregates AS a
-                   ON j.hypertable_name IN (a.view_name, a.materialization_hypertable_name)
-                   WHERE a.view_name = %s AND j.proc_name = 'policy_refresh_continuous_aggregate'""",
-                (name,),
-            ).fetchone()
-            conn.execute("CALL run_job(%s)", (job,))
+    if database.storage == "timescale":
+        with psycopg.connect(database.url, autocommit=True) as conn:
+            for view in ("reading_1m", "reading_1h", "reading_1d"):
+                conn.execute(f"CALL refresh_continuous_aggregate('{view}', NULL, NULL)")
+    else:
+        roll_up_all(database.url)
 
 
-async def test_late_readings_of_a_compressed_chunk_are_stored_and_rolled_up(
-    compressed, mosquitto, collecting, publish, rows
-):
-    database, start_ms = compressed()
-    between = [_message(i % SENSORS, start_ms + i * 97 + 1, 9000.0) for i in range(800)]
-    again = [_message(m, start_ms + n * PERIOD_MS, float(n)) for m in range(SENSORS) for n in range(0, COUNT, 5)]
-    other = [_message(0, start_ms + n * PERIOD_MS, -1.0) for n in range(1, 41)]
-    before = rows(database, "SELECT count(*), sum(value) FROM reading")[0]
+def test_new_keys_among_compressed_ones_are_stored_and_rolled_up(database, history, rows):
+    assert history(database) == (N, 0, 0)
+    _refresh(database)
+    _compress(database, limit=10)
+    assert history(database, shift_us=1_000_000) == (N, 0, 0)
+    _refresh(database)
+    assert rows(database, "SELECT count(*) FROM reading") == [(2 * N,)]
+    assert rows(database, "SELECT sum(n)::int FROM reading_1d") == [(2 * N,)]
+
+
+def test_duplicates_of_compressed_readings_are_recognised(database, history, rows):
+    history(database)
+    _compress(database, limit=10)
+    assert history(database) == (0, N, 0)
+    assert history(database, value=2.0) == (0, 0, N)
+    assert rows(database, "SELECT count(*), min(value), max(value) FROM reading") == [(N, 1.0, 1.0)]
+
+
+def test_corrections_of_compressed_readings_go_beyond_the_limit_of_one_transaction(database, history, rows):
+    history(database)
+    _compress(database, limit=10)
+    assert history(database, value=2.0, keep="last") == (0, 0, N)
+    assert rows(database, "SELECT count(*), min(value), max(value) FROM reading") == [(N, 2.0, 2.0)]
+
+
+async def test_late_messages_are_flagged_and_counted(database, mosquitto, collecting, publish, reading, rows):
     async with collecting(database, mosquitto) as running:
-        for messages, total in ((between, 800), (again, 1200), (other, 1240)):
-            await publish(mosquitto, messages)
-            await running.settle(total, seconds=60)
-        counted = running.collector.counters.readings
-        assert (counted.done, counted.duplicates, counted.collisions) == (800, 400, 40)
-        assert not running.collector.writer.status.retries
-    assert rows(database, "SELECT count(*), sum(value) FROM reading") == [(before[0] + 800, before[1] + 800 * 9000.0)]
-    assert rows(database, "SELECT bool_or(is_compressed) FROM timescaledb_information.chunks WHERE hypertable_name = 'reading'") == [(True,)]  # fmt: skip
-    _refresh(database)
-    for name, width in ROLLUPS.items():
-        materialised = f"SELECT sensor_id, bucket, n, round(total::numeric, 6) FROM {name} ORDER BY 1, 2"
-        assert rows(database, materialised) == rows(database, TRUE.format(width=width)), name
+        await publish(mosquitto, [("fettle/default/s1/m1/v", reading(i, ago_s=i * 3600)) for i in range(5)])
+        await running.settle(5)
+        assert running.collector.counters.late == 4
+    assert rows(database, f"SELECT count(*) FROM reading WHERE flags & {int(Flag.LATE)} <> 0") == [(4,)]
 
 
-async def test_late_corrections_beyond_the_decompression_limit_are_stored(
-    compressed, mosquitto, collecting, publish, rows
-):
-    """Policy `last` has to decompress; the extension's limit is met, lifted for this connection, and nothing is refused."""
-    database, start_ms = compressed(collector_duplicate_policy="last")
-    with psycopg.connect(database.url, autocommit=True) as conn:
-        name = conn.execute("SELECT current_database()").fetchone()[0]
-        conn.execute(f"ALTER DATABASE {name} SET timescaledb.max_tuples_decompressed_per_dml_transaction = 10")
-    with psycopg.connect(database.url) as conn, pytest.raises(psycopg.errors.ConfigurationLimitExceeded):
-        conn.execute("UPDATE reading SET value = -5 WHERE ts < now() - interval '30 days'")
-    corrections = [_message(m, start_ms + n * PERIOD_MS, -5.0) for m in range(SENSORS) for n in range(0, COUNT, 10)]
-    async with collecting(database, mosquitto, collector_duplicate_policy="last") as running:
-        await publish(mosquitto, corrections)
-        await running.settle(len(corrections), seconds=60)
-        assert running.collector.counters.readings.collisions == len(corrections)
-        assert not running.collector.writer.status.retries, "the limit is not an outage"
-    assert rows(database, "SELECT count(*) FROM reading WHERE value = -5") == [(len(corrections),)]
-    assert rows(database, "SELECT count(*) FROM reading") == [(SENSORS * COUNT,)]
-    assert rows(database, "SELECT count(*) FROM rejected_message") == [(0,)]
+def test_a_month_of_late_minutes_is_rolled_up_in_few_transactions(compressed, settings_for, rows):
+    """TimescaleDB's own default is a transaction for each ten minutes of the window."""
+    database, start_ms = compressed()
+    with bulk_writer(settings_for(), url=database.url, name="late") as writer:
+        late = np.zeros(30 * 24, dtype=READING_DTYPE)
+        late["sensor_id"], late["quality"], late["value"] = 1, 192, 3.0
+        late["ts"] = (start_ms + 7 + np.arange(len(late)) * 3_600_000) * 1000
+        writer.store(late)
+    before = rows(database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")[0][0]
     _refresh(database)
+    taken = rows(database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")[0][0] - before
+    assert taken < 30 * 24 * 6, "as many as there are tens of minutes"
     for table, width in ROLLUPS.items():
         found = rows(database, f"SELECT sensor_id, bucket, n, round(total::numeric, 6) FROM {table} ORDER BY 1, 2")
         assert found == rows(database, TRUE.format(width=width)), table
-
-
-async def test_readings_beyond_retention_are_kept_aside(compressed, mosquitto, collecting, publish, rows):
-    database, start_ms = compressed(reading_days=41)
-    too_late = start_ms - int(timedelta(days=3).total_seconds()) * 1000
-    async with collecting(database, mosquitto, reading_days=41) as running:
-        await publish(mosquitto, [_message(0, too_late, 1.0), _message(0, start_ms + 5, 2.0)])
-        await running.settle(2)
-    assert rows(database, "SELECT reason FROM rejected_message") == [("beyond_retention",)]
-    assert rows(database, "SELECT count(*) FROM reading WHERE value = 2.0 AND ts = %s::timestamptz", clock_text(start_ms + 5)) == [(1,)]  # fmt: skip
-
-
-def clock_text(ms):
-    return str(np.datetime64(ms, "ms")) + "Z"
