@@ -309,7 +309,9 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig) -> dict[str, obj
         "false_tickets_per_machine_day_high": round(
             sum(t.severity == "high" for t in whole.false) / max(whole.healthy_days, 1e-9), 5
         ),
-        "false_tickets_interval": [round(x, 5) for x in poisson_interval(len(whole.false), whole.healthy_days)],
+        "false_tickets_interval": [
+            round(x, 5) for x in poisson_interval(len(whole.false), whole.healthy_days) if np.isfinite(x)
+        ],
         "false_tickets_per_machine_day_3_sigma": round(rows["static 3 sigma"].rate, 5),
         "healthy_machine_days": round(whole.healthy_days),
         "episodes": len(whole.results),
@@ -338,7 +340,7 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig) -> dict[str, obj
         disturbed = sum(counts.values()) - calm
         result["nuisance_extra_tickets"] = max(disturbed - calm, 0)
         print(f"nuisance: {disturbed} tickets disturbed, {calm} undisturbed")
-    return result
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in result.items()}
 
 
 def _by_fault(verdict: Verdict) -> dict[str, list[Result]]:
