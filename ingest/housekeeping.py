@@ -160,8 +160,11 @@ class Policy:
     add: LiteralString
 
 
-def wanted_policies(settings: Settings) -> list[Policy]:
+def wanted_policies(settings: Settings, *, has_batches: bool = True) -> list[Policy]:
     """Return the jobs that the settings ask for.
+
+    A refresh works through its window in transactions of so many buckets: ten by default, which takes minutes for a week of
+    late minutes, most of it commits. `has_batches` says whether this TimescaleDB (2.20 and later) can be told otherwise.
 
     A refresh window reaches back almost as far as raw readings are kept, so that late readings reach the rollups;
     never further, since a refresh of what retention has dropped would empty the rollups. Only what changed is computed.
@@ -178,16 +181,25 @@ def wanted_policies(settings: Settings) -> list[Policy]:
         ),
         _retention("reading", keep),
     ]
-    every = (("reading_1m", "1 minute", "1 minute"), ("reading_1h", "1 hour", "10 minutes"), ("reading_1d", "1 day", "1 hour"))  # fmt: skip
-    for view, end, period in every:
+    every = (
+        ("reading_1m", "1 minute", "1 minute", "720"),
+        ("reading_1h", "1 hour", "10 minutes", "168"),
+        ("reading_1d", "1 day", "1 hour", "70"),
+    )
+    for view, end, period, buckets in every:
+        batches = {"buckets_per_batch": buckets} if has_batches else {}
         wanted += [
             Policy(
                 "policy_refresh_continuous_aggregate",
                 view,
-                {"start_offset": window, "end_offset": end, "every": period},
+                {"start_offset": window, "end_offset": end, "every": period, **batches},
                 "SELECT remove_continuous_aggregate_policy(%(relation)s::text::regclass, if_exists => true)",
                 """SELECT add_continuous_aggregate_policy(%(relation)s::text::regclass, start_offset => %(start_offset)s::interval,
-                   end_offset => %(end_offset)s::interval, schedule_interval => %(every)s::interval)""",
+                   end_offset => %(end_offset)s::interval, schedule_interval => %(every)s::interval)"""
+                if not has_batches
+                else """SELECT add_continuous_aggregate_policy(%(relation)s::text::regclass, start_offset => %(start_offset)s::interval,
+                   end_offset => %(end_offset)s::interval, schedule_interval => %(every)s::interval,
+                   buckets_per_batch => %(buckets_per_batch)s::int)""",
             ),
             _retention(view, f"{settings.rollup_days} days"),
         ]
@@ -210,7 +222,7 @@ def apply_policies(settings: Settings, *, url: str) -> list[str]:
     with connect_sync(
         url, role=DatabaseRole.OWNER, name="fettle-policies", options={"client_min_messages": "warning"}
     ) as conn:
-        for policy in wanted_policies(settings):
+        for policy in wanted_policies(settings, has_batches=_has_batches(conn)):
             if _is_in_force(conn, policy):
                 continue
             with conn.transaction():
@@ -222,6 +234,14 @@ def apply_policies(settings: Settings, *, url: str) -> list[str]:
     if changed:
         log.info("policies.changed", jobs=", ".join(changed))
     return changed
+
+
+def _has_batches(conn: SyncConn) -> bool:
+    """Whether a refresh policy can be told how many buckets a transaction takes."""
+    return conn.execute(
+        """SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'add_continuous_aggregate_policy'
+           AND 'buckets_per_batch' = ANY (proargnames))"""
+    ).fetchone() == (True,)
 
 
 def _is_in_force(conn: SyncConn, policy: Policy) -> bool:
@@ -239,9 +259,14 @@ def _is_in_force(conn: SyncConn, policy: Policy) -> bool:
         return (row is None) == (policy.config is None)
     found, every = row
     for key, value in policy.config.items():
+        is_there = str(every) if key == "every" else found.get(key)
+        if key == "buckets_per_batch":
+            if str(is_there) != value:
+                return False
+            continue
         same = conn.execute(
             "SELECT %(wanted)s::interval IS NOT DISTINCT FROM %(found)s::interval",
-            {"wanted": value, "found": str(every) if key == "every" else found.get(key)},
+            {"wanted": value, "found": is_there},
         ).fetchone()
         if same != (True,):
             return False

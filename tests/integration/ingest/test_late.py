@@ -81,20 +81,3 @@ async def test_late_messages_are_flagged_and_counted(database, mosquitto, collec
         await running.settle(5)
         assert running.collector.counters.late == 4
     assert rows(database, f"SELECT count(*) FROM reading WHERE flags & {int(Flag.LATE)} <> 0") == [(4,)]
-
-
-def test_a_month_of_late_minutes_is_rolled_up_in_few_transactions(compressed, settings_for, rows):
-    """TimescaleDB's own default is a transaction for each ten minutes of the window."""
-    database, start_ms = compressed()
-    with bulk_writer(settings_for(), url=database.url, name="late") as writer:
-        late = np.zeros(30 * 24, dtype=READING_DTYPE)
-        late["sensor_id"], late["quality"], late["value"] = 1, 192, 3.0
-        late["ts"] = (start_ms + 7 + np.arange(len(late)) * 3_600_000) * 1000
-        writer.store(late)
-    before = rows(database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")[0][0]
-    _refresh(database)
-    taken = rows(database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")[0][0] - before
-    assert taken < 30 * 24 * 6, "as many as there are tens of minutes"
-    for table, width in ROLLUPS.items():
-        found = rows(database, f"SELECT sensor_id, bucket, n, round(total::numeric, 6) FROM {table} ORDER BY 1, 2")
-        assert found == rows(database, TRUE.format(width=width)), table
