@@ -108,7 +108,8 @@ def postgres(
     log = data.with_suffix(".log")
     _initialise(data, programs, user)
     sockets = Path(tempfile.mkdtemp(prefix="fettle-pg-"))
-    sockets.chmod(0o755 if user is None else 0o777)
+    if user is not None:
+        shutil.chown(sockets, user)  # and nobody else on the machine: whoever gets at the socket is superuser
     settings = {
         "listen_addresses": "127.0.0.1" if port else "",
         "port": str(port or 5432),

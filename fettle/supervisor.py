@@ -128,7 +128,7 @@ class Supervisor:
                     continue
                 if now - child.started_at > 60:
                     child.restarts = 0
-                delay = min(30.0, 0.5 * 2**child.restarts)
+                delay = min(30.0, 0.5 * 2 ** min(child.restarts, 6))  # a power of a thousand restarts is no float
                 _log.error("child.ended", name=child.name, code=code, restart_in_s=delay)
                 child.restart_at = now + delay
             elif now >= child.restart_at:
