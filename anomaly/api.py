@@ -11,6 +11,7 @@ from anomaly.columns import ForeignState
 from anomaly.comparison import BadResultFile, Comparison, compare, load_run, store_run
 from anomaly.config import EngineConfig
 from anomaly.engine import Engine
+from anomaly.explanation import BadPlotFile, NoSuchFinding, check_plot_file, draw, explain, series, write_plot
 from anomaly.finding import Change, Finding, FindingEvent, MachineMeta, SensorMeta, finding_key
 from anomaly.history import (
     BadHistoryFile,
@@ -23,6 +24,7 @@ from anomaly.history import (
     pick_machines,
 )
 from anomaly.limits import BadLimitsFile, Limits, UnknownIsoClass, load_limits, shipped_limits
+from anomaly.plots import span_in_words, sparkline
 from anomaly.report_page import report_page
 from anomaly.store import Announcement, Fleet, LostShard, find_finding, forget_state, load_fleet, to_instant
 from anomaly.traces import Traces
@@ -35,6 +37,7 @@ __all__ = [
     "BadConfigFile",
     "BadHistoryFile",
     "BadLimitsFile",
+    "BadPlotFile",
     "BadResultFile",
     "BadTruthFile",
     "Change",
@@ -52,6 +55,7 @@ __all__ = [
     "Limits",
     "LostShard",
     "MachineMeta",
+    "NoSuchFinding",
     "NoSuchMachine",
     "NothingStored",
     "Run",
@@ -63,7 +67,10 @@ __all__ = [
     "Watch",
     "WatchCounts",
     "backtest",
+    "check_plot_file",
     "compare",
+    "draw",
+    "explain",
     "find_finding",
     "finding_key",
     "forget_state",
@@ -78,9 +85,13 @@ __all__ = [
     "read_config",
     "read_truth",
     "report_page",
+    "series",
     "shipped_limits",
+    "span_in_words",
+    "sparkline",
     "store_run",
     "to_instant",
     "watch",
     "wording",
+    "write_plot",
 ]

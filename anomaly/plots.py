@@ -18,7 +18,25 @@ Numbers = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 Scale = Callable[[float], float]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEFT, _RIGHT, _TOP, _GAP, _BOTTOM = 52, 12, 20, 26, 22
-_STEPS_S = (60, 300, 600, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000, 7776000)
+_STEPS_S = (
+    60,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    14400,
+    21600,
+    43200,
+    86400,
+    172800,
+    259200,
+    432000,
+    604800,
+    1209600,
+    2592000,
+    7776000,
+)
 
 STYLE = (
     ".fp text{font:11px system-ui,'Noto Sans CJK SC',sans-serif;fill:var(--plot-ink,#5b6763)}"
@@ -92,7 +110,7 @@ def to_svg(plot: Plot, *, title: str, width: int = 860, panel_height: int = 92, 
         share = (us - plot.start_us) / max(plot.end_us - plot.start_us, 1)
         return round(_LEFT + min(max(share, 0.0), 1.0) * (right - _LEFT), 1)
 
-    ticks = _time_ticks(plot.start_us, plot.end_us, most=max(width // 130, 2))
+    ticks = _time_ticks(plot.start_us, plot.end_us, most=max(width // 120, 2))
     for i, panel in enumerate(plot.panels):
         top = _TOP + i * (panel_height + _GAP)
         out.extend(_panel(plot, panel, top, panel_height, right, x, [at for at, _ in ticks]))
@@ -221,7 +239,7 @@ def sparkline(values: Sequence[float], *, width: int = 60) -> str:
     )
 
 
-def describe(panel: Panel) -> str:
+def span_in_words(panel: Panel) -> str:
     """Return the range a panel's readings span, in words."""
     if not len(panel.low):
         return ""

@@ -125,3 +125,23 @@ CROSS JOIN LATERAL (
     ORDER BY ts DESC
     LIMIT 1
 ) AS last
+
+-- name: read_trace
+-- Lowest and highest value per step of every sensor of a machine, as the caller's tenant may read them.
+SELECT sensor_id, at, low, high
+FROM report.trace(%(machine_id)s::bigint, %(start)s, %(stop)s, %(points)s::int)
+ORDER BY sensor_id, at
+
+-- name: list_machine_sensors
+-- The sensors of one machine of the caller's tenant.
+SELECT sensor_id, name, kind, unit
+FROM report.sensor
+WHERE machine_id = %(machine_id)s
+
+-- name: find_machine_in_scope
+-- A machine that a customer, or an engineer with a ticket of it, may see; null bounds mean all machines.
+SELECT 1
+FROM report.machine_scope
+WHERE machine_id = %(machine_id)s
+    AND (customer_id = %(customer_id)s::int OR engineer_id = %(engineer_id)s::int)
+LIMIT 1

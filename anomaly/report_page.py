@@ -302,7 +302,7 @@ def _details(done: Backtest, judgement: Judgement | None, episodes: Sequence[Epi
 def plot_span(ticket: Ticket, *, start_us: int, end_us: int) -> tuple[int, int]:
     """Return the period a finding is drawn over: a third of it before the onset, at least a day, and what follows."""
     f = ticket.finding
-    until = min(f.raised_us + 7 * _DAY_US, f.cleared_us or f.raised_us + _DAY_US)
+    until = min(f.raised_us + 7 * _DAY_US, f.cleared_us or end_us)
     active = max(until - f.onset_us, 3_600_000_000)
     before = max(min(active, 3 * _DAY_US), _DAY_US)
     return max(f.onset_us - before, start_us), min(until + active // 6, end_us)

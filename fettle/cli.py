@@ -23,6 +23,7 @@ VERBS = (
     "detect",
     "work",
     "backtest",
+    "explain",
     "serve",
     "simulate",
     "replay",

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 
+from anomaly import routes as anomaly_routes
 from anomaly.api import Announcement, Change
 from dashboards import api as dashboards
 from dispatch import routes as dispatch_routes
@@ -31,6 +32,10 @@ from workorders import routes as workorders_routes
 
 class NoSuchTenant(FettleError):
     """There is no tenant {slug}. Set FETTLE_TENANT to one that exists, or run `fettle migrate` to make it."""
+
+
+class NoFinding(FettleError):
+    """Ticket {number} has no finding: detection did not open it. Name a potential-fault ticket."""
 
 
 def ticket_opener(pool: Pool) -> Callable[[Announcement], Awaitable[None]]:
@@ -78,6 +83,31 @@ async def find_tenant(pool: Pool, slug: str) -> TenantId:
     if row is None:
         raise NoSuchTenant(slug=slug)
     return TenantId(int(row[0]))
+
+
+async def find_ticket_finding(conn: AsyncConn, *, number: str) -> str | None:
+    """Return the key of the finding that last gave evidence to a ticket of the transaction's tenant.
+
+    Raises:
+        NoFinding: the ticket has none: a person filed it.
+    """
+    cursor = await conn.execute(
+        """
+        SELECT e.finding_key
+        FROM report.ticket AS t
+        LEFT JOIN report.ticket_evidence AS e ON e.ticket_id = t.ticket_id
+        WHERE t.number = upper(%(number)s)
+        ORDER BY e.evidence_id DESC NULLS LAST
+        LIMIT 1
+        """,
+        {"number": number},
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    if row[0] is None:
+        raise NoFinding(number=number)
+    return str(row[0])
 
 
 @dataclass
@@ -246,6 +276,7 @@ async def web_application(settings: Settings, *, url: str) -> AsyncIterator[Fast
                 parts=[
                     readings,
                     Part(workorders_routes.router, workorders_routes.PROBLEMS),
+                    Part(anomaly_routes.router, anomaly_routes.PROBLEMS),
                     Part(dispatch_routes.router, dispatch_routes.PROBLEMS),
                     dashboards.PART,
                 ],
