@@ -22,6 +22,7 @@ from fettle.errors import FettleError
 from fettle.http import Principal
 from fettle.model import Role, TicketState
 from fettle.words import Language
+from workorders.api import is_internal
 
 QUERIES = load_queries("dashboards")
 LONGEST = timedelta(days=400)
@@ -276,7 +277,7 @@ async def load_ticket(
         "fault_description": _description(ticket, language),
         **{f"{name.removesuffix('_at')}_ms": milliseconds(ticket[name]) for name in _INSTANTS},
         "evidence": _evidence(evidence, language),
-        "events": [{**{k: v for k, v in row.items() if k != "at"}, "at_ms": milliseconds(row["at"])} for row in events],
+        "events": [_event(row, language, with_reasons=with_reasons) for row in events],
         "assignments": [_assignment(row, language, with_reasons=with_reasons) for row in assignments],
         "actions": actions_for(
             role=principal.role,
@@ -289,8 +290,10 @@ async def load_ticket(
     }
 
 
-def _event(row: Row, language: Language) -> dict[str, Any]:
+def _event(row: Row, language: Language, *, with_reasons: bool) -> dict[str, Any]:
     reason = row["reason_zh"] if language == "zh" and row["reason_zh"] else row["reason"]
+    if not with_reasons and is_internal(kind=row["kind"], actor=row["actor"]):
+        reason = ""
     return {
         "at_ms": milliseconds(row["at"]),
         "actor": row["actor"],

@@ -16,6 +16,7 @@ from workorders.model import (
     Requirement,
     Resolution,
     Ticket,
+    is_internal,
 )
 from workorders.potential import note_cleared, open_potential_fault
 from workorders.seed import (
@@ -65,6 +66,7 @@ __all__ = [
     "create_machine",
     "create_site",
     "file_ticket",
+    "is_internal",
     "lock_ticket",
     "note_cleared",
     "open_potential_fault",

@@ -66,6 +66,11 @@ DETECTION = Actor("fettle-detect", Role.MACHINE_ACCOUNT)
 DISPATCH = Actor("fettle-dispatch", Role.MACHINE_ACCOUNT)
 
 
+def is_internal(*, kind: str, actor: str) -> bool:
+    """Say whether the words of an event are the office's own: they weigh engineers against each other, which customers are not told."""
+    return actor == DISPATCH.name or (kind in {"assignment", "note"} and actor != DETECTION.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A complete fault report as somebody filed it."""

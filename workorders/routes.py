@@ -17,7 +17,7 @@ from fettle.model import CustomerId, EngineerId, Role, TicketId, TicketState, Ti
 from fettle.problems import ProblemKind
 from fettle.words import FieldProblem, InvalidFields, Words
 from workorders import intake, lifecycle, store, tickets
-from workorders.model import Actor, Resolution, Ticket
+from workorders.model import Actor, Resolution, Ticket, is_internal
 
 router = APIRouter(prefix="/api/v1", tags=["tickets"])
 
@@ -242,7 +242,10 @@ async def list_tickets(
 
 @router.get("/tickets/{ticket_id}", response_model=TicketDetail)
 async def read_ticket(request: Request, ticket_id: TicketPath, principal: Reader) -> Response:
-    """Read a ticket with its history, evidence and assignments. The ETag is its version, for If-Match."""
+    """Read a ticket with its history, evidence and assignments. The ETag is its version, for If-Match.
+
+    Why one engineer was chosen and not another is left out for customers.
+    """
     async with begin(request, principal) as conn:
         ticket = await store.read_ticket(conn, ticket_id=TicketId(ticket_id), **scope_of(principal))
         parts = {
@@ -254,6 +257,9 @@ async def read_ticket(request: Request, ticket_id: TicketPath, principal: Reader
             "evidence": await store.fetch_all(conn, "read_evidence", {"ticket_id": ticket.id}),
             "assignments": await store.fetch_all(conn, "read_assignments", {"ticket_id": ticket.id}),
         }
+    if principal.role is Role.CUSTOMER_REP:
+        parts["events"] = [_for_customer(event) for event in parts["events"]]
+        parts["assignments"] = [{**one, "reason": {}, "refusal": ""} for one in parts["assignments"]]
     return JSONResponse({**show(ticket), **jsonable_encoder(parts)}, headers={"ETag": etag(ticket.version)})
 
 
@@ -298,6 +304,10 @@ async def read_machine(request: Request, number: str, principal: Reader) -> Mach
     return MachineRecord.model_validate(
         {**machine, "machine_class": machine["class"], "tickets": [show(ticket) for ticket in found]}
     )
+
+
+def _for_customer(event: store.Row) -> store.Row:
+    return {**event, "reason": "", "detail": {}} if is_internal(kind=event["kind"], actor=event["actor"]) else event
 
 
 def _check_duplicate(body: Move, ticket_id: int) -> None:

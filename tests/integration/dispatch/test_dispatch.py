@@ -6,6 +6,7 @@ from datetime import UTC, datetime, time, timedelta
 import psycopg
 import pytest
 
+from dashboards import api as dashboards
 from dispatch import api, loop, offers, routes
 from dispatch import store as dispatch_store
 from fettle.db import DatabaseRole, connect
@@ -424,3 +425,37 @@ async def test_a_cap_is_not_set_below_the_jobs_somebody_has(company):
     with pytest.raises(CapBelowLoad, match="Engineer only has more than 1 jobs"):
         async with acme.api() as conn:
             await create_engineer(conn, code="only", name="Only", latitude=31.3, longitude=120.6, job_cap=1)
+
+
+async def test_customers_are_not_told_how_engineers_were_weighed(company, office):
+    acme = await company("acme")
+    await acme.hire("near")
+    await acme.hire("rival", latitude=31.5)
+    opened = await acme.find_fault()
+    await _round(acme, NOON)
+    web = await office(acme, [*PARTS, dashboards.PART])
+    engineer, customer, supervisor = [await web.log_in(f"acme.{who}") for who in ("near", "customer_rep", "supervisor")]
+    (offer,) = (await web.client.get("/api/v1/offers", headers=engineer)).json()
+    place = f"/api/v1/assignments/{offer['assignment_id']}/rejection"
+    assert (await web.client.post(place, json={"reason": "no van"}, headers=engineer)).status_code == 200
+    number = (await _ticket(acme, opened.ticket_id)).number
+    for path in (f"/api/v1/tickets/{opened.ticket_id}", f"/board/data/ticket/{number}"):
+        told = [(await web.client.get(path, headers=who)).text for who in (customer, supervisor)]
+        for words in ("scores 0", "no van", "Next best"):
+            assert words not in told[0], path
+            assert words in told[1], path
+        assert "Rival" in told[0]  # who comes, they are told
+
+
+async def test_the_board_tells_the_history_in_the_readers_language(company, office):
+    acme = await company("acme")
+    await acme.hire("near")
+    opened = await acme.find_fault()
+    await _round(acme, NOON)
+    web = await office(acme, [dashboards.PART])
+    supervisor = await web.log_in("acme.supervisor")
+    path = f"/board/data/ticket/{(await _ticket(acme, opened.ticket_id)).number}"
+    for language, words in (("en", "Near scores 0."), ("zh", "Near 得分 0.")):
+        body = (await web.client.get(path, params={"lang": language}, headers=supervisor)).json()
+        (event,) = [event for event in body["events"] if event["kind"] == "assignment"]
+        assert event["reason"].startswith(words)
