@@ -296,7 +296,7 @@ class Steps:
         ready &= ~(uses_lag & (at[c_owner] - m.lag_since[which][c_owner] < _LAG_SETTLE_US))
         raw = m.lag[which]
         strange = ((raw < m.lag_low[which]) | (raw > m.lag_high[which])).any(axis=1)
-        ready &= ~(uses_lag & strange[c_owner])
+        ready &= ~(uses_lag & np.asarray(strange)[c_owner])
         expected = np.where(
             is_excess, edge, np.where(ch.is_log[c], np.exp(np.clip(x * 0 + y - residual, -50, 50)), predicted)
         )

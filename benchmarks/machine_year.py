@@ -155,15 +155,17 @@ def run(argv: list[str]) -> dict[str, object]:
     result: dict[str, object] = {}
     panels: dict[str, Panels] = {}
     for storage in storages:
-        with tempfile.TemporaryDirectory(prefix="fettle-year-", dir=args.folder) as folder:
-            with server(Path(folder), storage) as url:
-                _say_version(url, storage)
-                if "1" in args.parts:
-                    panels[storage] = measure_panels(url, storage, args)
-                if "2" in args.parts:
-                    result |= _arrival(url, storage, args)
-                if "3" in args.parts and storage == "timescale":
-                    result |= _compression(url, args)
+        with (
+            tempfile.TemporaryDirectory(prefix="fettle-year-", dir=args.folder) as folder,
+            server(Path(folder), storage) as url,
+        ):
+            _say_version(url, storage)
+            if "1" in args.parts:
+                panels[storage] = measure_panels(url, storage, args)
+            if "2" in args.parts:
+                result |= _arrival(url, storage, args)
+            if "3" in args.parts and storage == "timescale":
+                result |= _compression(url, args)
     for storage, found in panels.items():
         result[f"p95_ms_rollup_{storage}"] = round(Panels.worst(found.views), 1)
         result[f"p95_ms_trace_{storage}"] = round(Panels.worst(found.trace), 1)

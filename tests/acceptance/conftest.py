@@ -68,7 +68,9 @@ class Fettle:
     def output(self) -> str:
         """The end of what it printed and of every log."""
         logs = [self.folder / "output.log", *sorted(self.data.glob("*.log"))]
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs if path.exists())
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs if path.exists()
+        )
 
     @contextmanager
     def api(self, login: str, password: str) -> Iterator[httpx.Client]:

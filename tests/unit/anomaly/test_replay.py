@@ -1,5 +1,7 @@
 """The fold is deterministic: however batches are cut, repeated, reordered inside or replayed, the findings are the same."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -65,7 +67,7 @@ def test_restarts_at_any_place_change_nothing(plant, story, cuts, data):
     engine = plant.engine_for(2)
     events = []
     edges = sorted({0, len(rows), *(int(c * len(rows)) for c in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         events.extend(plant.fold_in_batches(engine, rows[start:end]))
         engine = Engine.load(engine.dump(), machines=machines, sensors=sensors)
     assert outcome(events) == expected

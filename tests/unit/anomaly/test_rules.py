@@ -111,7 +111,7 @@ def test_a_column_of_another_type_is_refused():
     pets.add(1)
     arrays = pets.dump("pet")
     arrays["pet.legs"] = arrays["pet.legs"].astype("f4")
-    with pytest.raises(ForeignState, match="pet.legs"):
+    with pytest.raises(ForeignState, match=r"pet\.legs"):
         Pets().load("pet", arrays)
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_class_says_which_are_known():
 
 @pytest.mark.parametrize("text", ["nonsense", "[vibration]\ndefault = 'x'", "[limits]\n"])
 def test_a_bad_limits_file_is_named(text):
-    with pytest.raises(limits.BadLimitsFile, match="mine.toml"):
+    with pytest.raises(limits.BadLimitsFile, match=r"mine\.toml"):
         limits.read_limits(text, path="mine.toml")
 
 
