@@ -138,12 +138,20 @@ def read_company(path: Path) -> Company:
     """
     try:
         body = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadCompanyFile(path=path, problems=str(error)) from error
+    except OSError as error:
+        raise BadCompanyFile(path=path, problems=f"it cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BadCompanyFile(path=path, problems="it is not UTF-8 text; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadCompanyFile(path=path, problems=f"it is not TOML: {error}") from error
     try:
         company = Company.model_validate(body)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in p['loc'])}: {p['msg']}" for p in error.errors()]
+        problems = [
+            f"{'.'.join(str(part) for part in p['loc'])}: "
+            + ("no such key; leave it out, or check its spelling" if p["type"] == "extra_forbidden" else p["msg"])
+            for p in error.errors()
+        ]
         raise BadCompanyFile(path=path, problems="; ".join(problems)) from error
     problems = list(_contradictions(company))
     if problems:

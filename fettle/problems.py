@@ -92,7 +92,9 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
 }  # fmt: skip
 
 _PLAIN = {  # answers of the framework itself
-    400: ProblemKind(400, "bad-request", Words("Bad request", "请求有误"), "请求有误。"),
+    400: ProblemKind(
+        400, "bad-request", Words("Bad request", "请求有误"), "请求体无法读取，请使用 UTF-8 编码的 JSON。"
+    ),
     404: ProblemKind(404, "no-such-page", Words("Nothing here", "页面不存在"), "此地址没有内容。"),
     405: ProblemKind(405, "method-not-allowed", Words("Method not allowed", "不支持的方法"), "此地址不支持该方法。"),
     413: ProblemKind(413, "body-too-large", Words("Body too large", "请求体过大"), "请求体过大。"),
@@ -105,6 +107,9 @@ _PLAIN = {  # answers of the framework itself
 }
 
 _ENGLISH = {  # of errors whose own message is not for callers
+    "bad-request": "The body cannot be read. Send JSON in UTF-8.",
+    "no-such-page": "There is nothing at this address.",
+    "method-not-allowed": "This address does not take that method.",
     "database-unavailable": "The database cannot answer now. Try again shortly.",
     "busy": "Too many requests at once. Try again shortly.",
     "unusable-value": "A value cannot be stored: it is too large, or has a null character or half a character in it.",
@@ -226,5 +231,5 @@ def tell_http(request: Request, error: Exception) -> Response:
     kind = _PLAIN.get(error.status_code) or ProblemKind(
         error.status_code, f"http-{error.status_code}", Words(str(error.detail), str(error.detail)), str(error.detail)
     )
-    detail = kind.detail_zh if language_of(request.headers) == "zh" else str(error.detail)
+    detail = kind.detail_zh if language_of(request.headers) == "zh" else _ENGLISH.get(kind.code, str(error.detail))
     return problem(request, kind, detail=detail, headers=error.headers)

@@ -28,7 +28,10 @@ _log = logs.get("supervisor")
 def stop_on_signals() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C, SIGTERM and a closed terminal set; the former handlers come back afterwards."""
     stop = threading.Event()
-    former = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signals.append(signal.SIGHUP)
+    former = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in signals}
     try:
         yield stop
     finally:

@@ -29,6 +29,10 @@ _MISSING = {
         "缺少所属区域。请填写设备所在的服务区域。",
     ),
 }  # fmt: skip
+_KNOWN = {*REQUIRED, "type", "priority", "channel", "occurred_at", "work_center", "operation", "answers"}
+_UNKNOWN = Words(
+    "{field} is not known here. Leave it out, or check its spelling.", "不认识 {field}，请删除或检查拼写。"
+)
 _NOT_TEXT = Words("{field} must be text.", "{field} 必须是文本。")
 _TOO_LONG = {
     "equipment_number": (128, Words("The equipment number is longer than 128 characters.", "设备编号超过 128 个字符。")),
@@ -71,6 +75,7 @@ def read_report(given: Mapping[str, Any]) -> Report:
     channel = _read_choice(given, "channel", Channel, Channel.API, _BAD_CHANNEL, problems)
     if channel is Channel.DETECTOR:
         problems.append(FieldProblem("channel", "bad-choice", _BAD_CHANNEL))
+    problems += [FieldProblem(name, "extra-forbidden", _UNKNOWN) for name in sorted(given.keys() - _KNOWN)]
     if problems:
         raise InvalidFields(problems)
     return Report(

@@ -62,7 +62,9 @@ _BAD_CURSOR = Words("The cursor is not one that this list gave out. Start withou
 class TicketReport(BaseModel):
     """A fault report. Four fields are required: equipment_number, fault_description, contact_phone and region."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"required": list(intake.REQUIRED)})
+    model_config = ConfigDict(  # what is not known is told by intake, together with what is missing
+        extra="allow", json_schema_extra={"required": list(intake.REQUIRED), "additionalProperties": False}
+    )
 
     equipment_number: Any = Field(
         None, description="设备编号, as on the name plate", json_schema_extra={"type": "string"}

@@ -35,6 +35,14 @@ def test_each_missing_field_is_named_once(absent, empty):
         assert problem.words.en.endswith(".")
 
 
+def test_an_unknown_field_is_told_together_with_what_is_missing():
+    found = problems({"contact_phone": "12345", "region": "East", "equipmentNumber": "P-101", "fault_description": "?"})
+    assert [(p.field, p.code) for p in found] == [
+        ("equipment_number", "missing"),
+        ("equipmentNumber", "extra-forbidden"),
+    ]
+
+
 def test_nothing_at_all_names_all_four():
     assert [p.field for p in problems({})] == list(REQUIRED)
 
