@@ -7,12 +7,21 @@ SELECT id, slug FROM tenant
 SELECT set_config('fettle.tenant', %(tenant_id)s::text, true)
 
 -- name: find_sensors
--- The sensors of the named places that exist, with the place's position in the arrays.
+-- The sensors of the named places that exist, with the place's position in the arrays. Place by place, so that no statistics,
+-- old or absent, can turn a look-up by the whole key into a walk over all sensors of a name.
 SELECT w.i::int - 1, s.id, s.kind, s.unit, s.is_enabled
 FROM unnest(%(sites)s::text[], %(machines)s::text[], %(sensors)s::text[]) WITH ORDINALITY AS w (site, machine, sensor, i)
-JOIN site AS p ON p.tenant_id = %(tenant_id)s::int AND p.code = w.site
-JOIN machine AS m ON m.tenant_id = %(tenant_id)s::int AND m.site_id = p.id AND m.number = w.machine
-JOIN sensor AS s ON s.tenant_id = %(tenant_id)s::int AND s.machine_id = m.id AND s.name = w.sensor
+CROSS JOIN LATERAL (
+    SELECT m.id FROM machine AS m
+    WHERE m.tenant_id = %(tenant_id)s::int AND m.number = w.machine
+        AND m.site_id = (SELECT p.id FROM site AS p WHERE p.tenant_id = %(tenant_id)s::int AND p.code = w.site)
+    LIMIT 1
+) AS m
+CROSS JOIN LATERAL (
+    SELECT f.id, f.kind, f.unit, f.is_enabled FROM sensor AS f
+    WHERE f.tenant_id = %(tenant_id)s::int AND f.machine_id = m.id AND f.name = w.sensor
+    LIMIT 1
+) AS s
 
 -- name: count_sensors
 -- How many sensors the tenant has: the guard against topics made up by the thousand.
@@ -43,10 +52,14 @@ ON CONFLICT DO NOTHING
 INSERT INTO sensor (tenant_id, machine_id, name, kind, unit)
 SELECT DISTINCT ON (m.id, w.sensor) %(tenant_id)s::int, m.id, w.sensor, w.kind, w.unit
 FROM unnest(%(sites)s::text[], %(machines)s::text[], %(sensors)s::text[], %(kinds)s::text[], %(units)s::text[])
-    AS w (site, machine, sensor, kind, unit)
-JOIN site AS p ON p.tenant_id = %(tenant_id)s::int AND p.code = w.site
-JOIN machine AS m ON m.tenant_id = %(tenant_id)s::int AND m.site_id = p.id AND m.number = w.machine
-ORDER BY m.id, w.sensor
+    WITH ORDINALITY AS w (site, machine, sensor, kind, unit, i)
+CROSS JOIN LATERAL (
+    SELECT f.id FROM machine AS f
+    WHERE f.tenant_id = %(tenant_id)s::int AND f.number = w.machine
+        AND f.site_id = (SELECT p.id FROM site AS p WHERE p.tenant_id = %(tenant_id)s::int AND p.code = w.site)
+    LIMIT 1
+) AS m
+ORDER BY m.id, w.sensor, w.i
 ON CONFLICT DO NOTHING
 
 -- name: name_units

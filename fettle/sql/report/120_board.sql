@@ -119,7 +119,8 @@ DECLARE
 BEGIN
     IF source <> 'raw' THEN
         -- as variables, because a barrier view takes no bounds from a join
-        SELECT coalesce(array_agg(g.at), '{}'), greatest(min(g.at), begins), least(max(g.at) + interval '1 hour', to_at)
+        SELECT coalesce(array_agg(g.at), '{}'), CASE WHEN count(*) > 0 THEN greatest(min(g.at), begins) END,  -- null: nothing lags
+            least(max(g.at) + interval '1 hour', to_at)
         INTO lagging, lags_from, lags_to
         FROM report.rollup_lag(begins, to_at) AS g (at);
     END IF;

@@ -116,3 +116,24 @@ def test_the_newest_value_is_found_from_the_end_of_the_key(sensor):
     plan = "\n".join(line for (line,) in conn.execute("EXPLAIN SELECT at FROM report.sensor_latest"))
     assert "Limit" in plan
     assert "Seq Scan on reading_" not in plan, plan
+
+
+def test_where_no_rollup_lags_a_long_trace_reads_no_raw_readings(sensor):
+    conn, database = sensor
+    roll(database, until=END)
+    if database.storage == "plain":
+        with psycopg.connect(database.url) as owner:
+            owner.execute("UPDATE rollup_position SET number = 2")
+
+    def read():
+        conn.execute("SELECT pg_stat_force_next_flush()")
+        with psycopg.connect(database.url) as owner:
+            return owner.execute(
+                """SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int FROM pg_stat_user_tables
+                   WHERE relname ~ '^(reading_[0-9]{8}|_hyper_1_[0-9]+_chunk)$'"""
+            ).fetchone()[0]
+
+    before = read()
+    for _ in range(8):  # the plans of a function are made for its parameters at first, and later for any
+        assert trace(conn, timedelta(days=DAYS), 100)
+    assert read() == before

@@ -7,7 +7,7 @@ from fettle import clock
 from fettle.db import DatabaseRole, connect_sync
 from ingest.api import bulk_writer
 from ingest.batch import Wanted
-from ingest.catalogue import Catalogue, Refused, RegistrationPolicy
+from ingest.catalogue import Catalogue, Refused, RegistrationPolicy, queries
 
 NEW = 4000
 
@@ -95,3 +95,25 @@ def test_the_cap_holds_for_each_tenant_alone(plain_database):
         found = catalogue.resolve(conn, wanted, now_s=clock.monotonic_s())
     refused = [want.tenant for want, answer in found.items() if isinstance(answer, Refused)]
     assert sorted(refused) == ["default", "default", "other", "other"]
+
+
+@pytest.mark.parametrize("is_analysed", [False, True])
+def test_a_sensor_is_looked_up_by_its_whole_key_whatever_the_statistics_say(plain_database, is_analysed):
+    """The planner once preferred to walk over all sensors of a name: 25,000 sensors on, a batch took half a minute."""
+    place = {
+        "sites": ["s1"] * 500,
+        "machines": [f"m{i // 5}" for i in range(500)],
+        "sensors": [f"v{i % 5}" for i in range(500)],
+    }
+    with connect_sync(plain_database.url, role=DatabaseRole.WORKER, name="test") as conn:
+        wanted = [Wanted("default", ("s1", f"m{i // 5}", f"v{i % 5}"), None) for i in range(2000)]
+        Catalogue(RegistrationPolicy()).resolve(conn, wanted, now_s=0.0)
+        if is_analysed:
+            with psycopg.connect(plain_database.url) as owner:
+                owner.execute("ANALYZE sensor, machine, site")
+        with conn.transaction():
+            conn.execute(queries.name_tenant, {"tenant_id": 1})
+            explained = conn.execute("EXPLAIN " + queries.find_sensors, {"tenant_id": 1, **place})
+            plan = "\n".join(line for (line,) in explained)
+    assert "(machine_id = machine.id)" in plan.replace("m_1.id", "machine.id").replace("m.id", "machine.id"), plan
+    assert "(name = w.sensor)" in plan, plan
