@@ -119,7 +119,7 @@ def start_stack(
             raise Interrupted
         report(step)
 
-    api_port = _choose_port(settings)
+    _choose_port(settings)  # a taken one is told before anything starts
     with ExitStack() as parts:
         if settings.database_url is None:
             begin("starting PostgreSQL")
@@ -136,7 +136,7 @@ def start_stack(
         migrated = migrate(url, storage=settings.storage, tenant=settings.tenant)
         api_host = "127.0.0.1" if settings.api_host == "0.0.0.0" else settings.api_host  # noqa: S104 -- compared, not bound
         announced = running.Running(
-            os.getpid(), url, broker.host, broker.port, broker.kind, f"http://{api_host}:{api_port}"
+            os.getpid(), url, broker.host, broker.port, broker.kind, f"http://{api_host}:{_choose_port(settings)}"
         )
         running.announce(settings, announced)
         parts.callback(running.withdraw, settings)
