@@ -103,6 +103,8 @@ class Batch:
     source: object = None  # the connection its acknowledgements belong to
     received_us: int = 0  # of the last message
     first_at_s: float = 0.0  # monotonic, of the first message
+    counted_readings: int = 0  # as counted when it was handed over
+    sealed: "Sealed | None" = None  # made ahead, where all sensors were known
     is_suspect: bool = False  # likely to collide: redelivered, or replayed from the spool
 
     def __len__(self) -> int:
@@ -135,6 +137,7 @@ class Sealed:
     ignored_messages: int
     ignored_readings: int
     is_suspect: bool
+    encoded: bytes | None = None  # the rows as COPY wants them, made ahead
 
     @property
     def readings(self) -> int:

@@ -1,13 +1,15 @@
 """The collector: joins the connection to the broker, the intake and the writer thread.
 
 One batch is on its way to the database while the next one fills. A batch leaves when the writer is free and it is
-worth a transaction: large enough, old enough, or as full as the broker's window allows. Its acknowledgements go out in
+worth a transaction: large enough, or old enough. One that is as full as the broker's window allows is sealed and waits in
+line, so that the database is never kept waiting for our arithmetic. Its acknowledgements go out in
 one write when its transaction has been committed, in the order in which its messages came, and only on the connection
 they came on; messages of a connection that is gone come again, and meet the unique key.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +99,7 @@ class Collector:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
         self._session_was_lost = False
-        self._in_flight: Batch | None = None
-        self._in_flight_readings = 0
+        self._under_way: deque[Batch] = deque()  # handed to the writer, oldest first; at most two
         self._linger: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -147,7 +148,7 @@ class Collector:
 
     def oldest_unacked_s(self, now_s: float) -> float:
         """Return the age of the oldest message that is not acknowledged."""
-        oldest = self._in_flight if self._in_flight is not None else self.intake.batch
+        oldest = self._under_way[0] if self._under_way else self.intake.batch
         return now_s - oldest.first_at_s if oldest else 0.0
 
     def own_figures(self) -> list[tuple[str, str, float]]:
@@ -317,21 +318,32 @@ class Collector:
         readings.received += added
         readings.in_flight += added
         self._flush_if_due()
-        if self._in_flight is not None and (len(batch.ts) >= _MOST_ROWS or batch.size_bytes >= _MOST_BYTES):
+        if self.intake.batch is batch and self._is_full(batch):  # nobody could take it
             link.pause()
 
+    def _is_full(self, batch: Batch) -> bool:
+        return (
+            len(batch.ts) >= _MOST_ROWS
+            or batch.size_bytes >= _MOST_BYTES
+            or self.counters.messages.in_flight >= self.options.receive_maximum  # more will not come
+        )
+
     def _flush_if_due(self) -> None:
+        """Hand the batch over if the writer is free and it is worth a transaction; or if it is full, to wait in line.
+
+        So under load the next batch is sealed and encoded while the database works on the one before.
+        """
         batch = self.intake.batch
-        if self._in_flight is not None or not batch.topics:
+        if not batch.topics or len(self._under_way) > 1:
+            return
+        if self._is_full(batch):
+            self._flush()
+            return
+        if self._under_way:
             return
         age_s = monotonic_s() - batch.first_at_s
-        is_due = (
-            len(batch.ts) >= _WORTH_ROWS
-            or age_s >= _LINGER_S
-            or len(batch.packet_ids) >= self.options.receive_maximum
-            or (self._link is not None and self._link.version is Version.V3)  # its window is small and unknown
-        )
-        if is_due:
+        is_small_window = self._link is not None and self._link.version is Version.V3  # and its size is unknown
+        if len(batch.ts) >= _WORTH_ROWS or age_s >= _LINGER_S or is_small_window:
             self._flush()
         elif self._linger is None:
             assert self._loop is not None
@@ -345,21 +357,23 @@ class Collector:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        self._in_flight = self.intake.take_batch()
-        self._in_flight_readings = self._in_flight.readings
+        batch = self.intake.take_batch()
+        batch.counted_readings = batch.readings
+        self.writer.prepare(batch)
+        self._under_way.append(batch)
         self._idle.clear()
-        self.desk.jobs.put(self._in_flight)
-        if isinstance(self._in_flight.source, Link):
-            self._in_flight.source.resume()
+        self.desk.jobs.put(batch)
+        if isinstance(batch.source, Link):
+            batch.source.resume()
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
         """Acknowledge a batch that is committed, and book it."""
         self._acknowledge(batch)
         self.counters.latency.add(monotonic_s() - batch.first_at_s)
         self.counters.messages.in_flight -= batch.messages
-        self.counters.readings.in_flight -= self._in_flight_readings
+        self.counters.readings.in_flight -= batch.counted_readings
         self.counters.book(batch, outcome)
-        self._next()
+        self._finish(batch)
 
     def _spooled(self, batch: Batch) -> None:
         """Acknowledge a batch that is on the disk, and book it."""
@@ -367,9 +381,9 @@ class Collector:
         messages, readings = self.counters.messages, self.counters.readings
         messages.in_flight -= batch.messages
         messages.spooled += batch.messages
-        readings.in_flight -= self._in_flight_readings
-        readings.spooled += self._in_flight_readings
-        self._next()
+        readings.in_flight -= batch.counted_readings
+        readings.spooled += batch.counted_readings
+        self._finish(batch)
 
     def _inherit(self, messages: int) -> None:
         self.counters.messages.received += messages
@@ -388,9 +402,11 @@ class Collector:
         if isinstance(link, Link) and not link.lost.done():
             link.send(acknowledge(batch.packet_ids))
 
-    def _next(self) -> None:
-        self._in_flight = None
-        self._idle.set()
+    def _finish(self, batch: Batch) -> None:
+        done = self._under_way.popleft()
+        assert done is batch
+        if not self._under_way:
+            self._idle.set()
         self._flush_if_due()
 
     def _return(self, batch: Batch, readings: int | None = None) -> None:
@@ -401,9 +417,9 @@ class Collector:
         self.counters.readings.returned += n
 
     def _return_rest(self) -> None:
-        if self._in_flight is not None:
-            self._return(self._in_flight, self._in_flight_readings)
-            self._in_flight = None
+        while self._under_way:
+            batch = self._under_way.popleft()
+            self._return(batch, batch.counted_readings)
         if self.intake.batch:
             self._return(self.intake.take_batch())
 
@@ -412,8 +428,8 @@ class Collector:
         if self._link is not None:
             self._link.pause()
         deadline = monotonic_s() + _DRAIN_S
-        while self._in_flight is not None or self.intake.batch:
-            if self._in_flight is None:
+        while self._under_way or self.intake.batch:
+            if not self._under_way:
                 self._flush()
                 if self._link is not None:
                     self._link.pause()

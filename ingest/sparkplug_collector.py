@@ -182,5 +182,5 @@ class SparkplugCollector(Collector):
             if self.writer.status.state in {State.HOLDING, State.HALTED}:
                 log.warning("sparkplug.cannot_store", why=self.writer.status.reason)
                 await self._disconnect()
-            elif self._in_flight is None and ticks * _TICK_S % _HEALTH_EVERY_S == 0:
+            elif not self._under_way and ticks * _TICK_S % _HEALTH_EVERY_S == 0:
                 self.desk.jobs.put(lambda: self.writer.retrying(self.writer.ask))

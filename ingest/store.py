@@ -285,7 +285,9 @@ class Store:
         Raises:
             LeaseLost: another process has taken the collector's lease.
         """
-        stored, duplicates, collisions = self._write_readings(sealed.rows, conflict_path=conflict_path)
+        stored, duplicates, collisions = self._write_readings(
+            sealed.rows, conflict_path=conflict_path, encoded=sealed.encoded
+        )
         texts = self._write_texts(sealed.texts)
         bursts, repeated = self._write_waveforms(sealed)
         for life in sealed.life:
@@ -312,13 +314,15 @@ class Store:
     def advance(self, outcome: Outcome) -> None:
         self.number = outcome.number
 
-    def _write_readings(self, rows: ReadingArray, *, conflict_path: bool) -> tuple[ReadingArray, int, int]:
+    def _write_readings(
+        self, rows: ReadingArray, *, conflict_path: bool, encoded: bytes | None = None
+    ) -> tuple[ReadingArray, int, int]:
         if not len(rows):
             return rows, 0, 0
         if conflict_path:
             return self._write_new_readings(rows)
         with self.conn.cursor().copy(_COPY) as copy:
-            copy.write(encode_copy(rows))
+            copy.write(encode_copy(rows) if encoded is None else encoded)
         return rows, 0, 0
 
     def _write_new_readings(self, rows: ReadingArray) -> tuple[ReadingArray, int, int]:

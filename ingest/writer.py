@@ -19,7 +19,7 @@ from fettle import logs
 from fettle.clock import monotonic_s
 from fettle.db import NoDatabase
 from fettle.errors import FettleError
-from ingest.batch import Batch, Refusal, Sealed, Wanted, seal
+from ingest.batch import Batch, Refusal, Sealed, Wanted, encode_copy, seal
 from ingest.catalogue import Catalogue, Refused, RegistrationPolicy, Sensor
 from ingest.decode import ClockPolicy
 from ingest.poison import find_row
@@ -129,6 +129,17 @@ class Writer:
     def close(self) -> None:
         self.store.close()
 
+    def prepare(self, batch: Batch) -> None:
+        """Do ahead what can be done without the database. May be called from another thread than the writer's."""
+        if batch.wanted or any(text.wanted for text in batch.texts) or any(wave.wanted for wave in batch.waveforms):
+            return
+        self._seal(batch)
+        if batch.sealed is not None and len(batch.sealed.rows) and not self.takes_conflict_path:
+            batch.sealed.encoded = encode_copy(batch.sealed.rows)
+
+    def _seal(self, batch: Batch) -> None:
+        batch.sealed = seal(batch, policy=self.options.clock, keep_last=self.store.keep_last)
+
     def persist(self, batch: Batch) -> Outcome:
         """Store a batch, however long it takes.
 
@@ -136,8 +147,11 @@ class Writer:
             Stopped: told to stop; nothing of the batch may be acknowledged.
             LeaseLost: another process took over; the same.
         """
-        self._resolve(batch)
-        sealed = seal(batch, policy=self.options.clock, keep_last=self.store.keep_last)
+        if batch.sealed is None:
+            self._resolve(batch)
+            self._seal(batch)
+        sealed = batch.sealed
+        assert sealed is not None
         messages = Messages(batch.topics, batch.payloads, batch.retained)
         return self.persist_sealed(sealed, messages, received_us=batch.received_us)
 
@@ -398,7 +412,7 @@ def without(sealed: Sealed, part: str, at: int) -> Sealed:
     """Return the batch without one of its rows, words or bursts."""
     if part == "rows":
         keep = np.arange(len(sealed.rows)) != at
-        return replace(sealed, rows=sealed.rows[keep], owners=sealed.owners[keep])
+        return replace(sealed, rows=sealed.rows[keep], owners=sealed.owners[keep], encoded=None)
     if part == "texts":
         return replace(sealed, texts=[*sealed.texts[:at], *sealed.texts[at + 1 :]])
     return replace(sealed, waveforms=[*sealed.waveforms[:at], *sealed.waveforms[at + 1 :]])
@@ -407,10 +421,10 @@ def without(sealed: Sealed, part: str, at: int) -> Sealed:
 def halves(sealed: Sealed) -> tuple[Sealed, Sealed]:
     """Split a batch; all but the second half of the rows stays with the first."""
     middle = len(sealed.rows) // 2
-    first = replace(sealed, rows=sealed.rows[:middle], owners=sealed.owners[:middle])
+    first = replace(sealed, rows=sealed.rows[:middle], owners=sealed.owners[:middle], encoded=None)
     second = replace(
         sealed, messages=0, rows=sealed.rows[middle:], owners=sealed.owners[middle:], texts=[], waveforms=[], life=[],
-        refusals=[], duplicates=0, collisions=0, ignored_messages=0, ignored_readings=0,
+        refusals=[], duplicates=0, collisions=0, ignored_messages=0, ignored_readings=0, encoded=None,
     )  # fmt: skip
     return first, second
 
