@@ -80,8 +80,14 @@ class EngineConfig:
     running_off_share: float = 0.10
     idle_vibration_share: float = 0.3  # of the usual level, where no load is measured
     excess_unit: float = 0.02  # overload counts in 2 % of the limit of the baseline
+    drift_days: float = 1.0  # over which a temperature's deviation is compared with the heat of the load
+    drift_share: float = 0.8  # that is there without any heat: the sensor's doing
+    drift_range: float = 0.35  # if the heat itself varied by at least so much of its mean
+    drift_calm: float = 1.0  # and the deviation scatters less than so much of the heat's scatter
+    phase_unbalance: float = 0.10  # of the phases' median: investigate (NEMA MG 1)
     excess_alarm: float = 0.5  # raised above this much smoothed excess
     excess_near: float = 0.9  # only loads beyond this share of the limit say anything about it
+    excess_on_steps: int = 6  # near its limit for an hour: a product may be new
     excess_high_hours: float = 24.0  # baseline before an excess is believed
     excess_low_hours: float = 168.0
 
@@ -90,6 +96,9 @@ class EngineConfig:
     stuck_unknown: int = 60
     clean_samples: int = 60
     silent_periods: float = 4.0
+    lost_periods: float = 10.0  # a whole machine: its link may be down for a moment
+    lost_s: float = 900.0
+    lost_together: int = 3  # so many machines of a site, at least half of it, are one finding
     grown_samples: int = 200  # before that a sensor's own habits are not known
     spike_roughness: float = 8.0  # a turn of so many mean bends is a spike
     spike_step_share: float = 1.2  # if it is larger than the largest step of the baseline

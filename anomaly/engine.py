@@ -19,9 +19,10 @@ from anomaly import ticks
 from anomaly.calibrate import PeakPool
 from anomaly.columns import NEVER, AnyArray, BoolArray, FloatArray, ForeignState, Groups, IntArray
 from anomaly.config import KINDS, LOADS, UNSCORED, VIBRATION, EngineConfig
+from anomaly.evidence import Evidence
 from anomaly.finding import Finding, FindingEvent, MachineMeta, SensorMeta
 from anomaly.fitting import channel_views
-from anomaly.incidents import Context, Incidents, Sign
+from anomaly.incidents import Incidents
 from anomaly.limits import Limits, ZoneTable, shipped_limits
 from anomaly.state import SENSOR_RULES, Alarms, Channels, Machines, Mode, Rule, Sensors, Tier, View
 from anomaly.steps import Steps
@@ -133,6 +134,9 @@ class Engine:
                     self.machines.load_row[machine] = rows[kinds.index(kind)]
                     self.sensors.rest_below[rows[kinds.index(kind)]] = np.inf  # until its scale is known
                     break
+        for row, kind in zip(rows, kinds, strict=True):
+            if kind is SignalKind.CURRENT and int(row) != int(self.machines.load_row[machine]):
+                self.sensors.rest_below[row] = 0.0  # a phase without current is lost, not stuck
         own = {
             (int(self.channels.sensor[c]), int(self.channels.view[c]))
             for c in np.flatnonzero(self.channels.machine == machine)
@@ -151,7 +155,8 @@ class Engine:
                 self.channels.group[c] = KINDS.index(kind) * len(View) + view
                 self.channels.alarm_sigmas[c] = self.config.multiplier
                 self.channels.needs_running[c] = kind in VIBRATION or view is View.EXCESS_LOW
-                self.channels.two_sided[c] = view is View.LEVEL and kind not in VIBRATION
+                is_phase = view is View.SIBLINGS and kind not in VIBRATION
+                self.channels.two_sided[c] = is_phase or (view is View.LEVEL and kind not in VIBRATION)
                 self.channels.alarm[c] = self.alarms.add(1)[0]
                 self._alarm_subject.append((Rule.DEVIATION, c))
         if is_new:
@@ -182,6 +187,7 @@ class Engine:
             self._direct[ids] = rows
         self.validity = Validity(self.config, self.sensors, self.alarms)
         self.steps = Steps(self)
+        self._evidence = Evidence(self)
 
     def _rows_of(self, ids: AnyArray) -> IntArray:
         """Return the sensor rows of ids, -1 where unknown."""
@@ -306,94 +312,34 @@ class Engine:
 
     # -- alarms to findings ------------------------------------------------------------------------------------------
 
-    def settle(self, at_us: int) -> list[FindingEvent]:
+    def settle(self, at_us: int, *, extra: dict[str, Any] | None = None) -> list[FindingEvent]:
         """Turn the alarms raised and cleared since the last call into changes of findings."""
         events: list[FindingEvent] = []
         for machine, alarms in sorted(self.raised.items()):
-            context = self._context(machine, at_us)
+            context = self._evidence.context(machine, at_us)
+            context.p_value = self._evidence.p_value(machine)
+            context.extra.update(extra or {})
             for kind in FindingKind:
-                mine = [a for a in alarms if self._kind_of(self._alarm_subject[a][0]) is kind]
+                mine = [a for a in alarms if self._evidence.kind_of(*self._alarm_subject[a]) is kind]
                 if mine:
-                    events.extend(self.incidents.raise_alarms(mine, self._signs(machine, kind), context, kind))
+                    events.extend(self.incidents.raise_alarms(mine, self._evidence.signs(machine, kind), context, kind))
         for machine, alarms in sorted(self.cleared.items()):
-            events.extend(self.incidents.clear_alarms(alarms, self._context(machine, at_us)))
+            events.extend(self.incidents.clear_alarms(alarms, self._evidence.context(machine, at_us)))
         self.raised.clear()
         self.cleared.clear()
         return events
 
-    @staticmethod
-    def _kind_of(rule: Rule) -> FindingKind:
-        return FindingKind.MACHINE if rule in {Rule.LIMIT, Rule.DEVIATION} else FindingKind.SENSOR
-
-    def _context(self, machine: int, at_us: int) -> Context:
-        zone = table = source = None
-        speeds = [
-            float(self.sensors.last_x[r])
-            for r in self.sensors_of.of(machine)
-            if self._sensor_meta[r].kind is SignalKind.VIBRATION_VELOCITY
-        ]
-        speeds = [v for v in speeds if np.isfinite(v)]
-        if speeds:
-            row = self._zones[machine]
-            zone, table, source = (
-                row.zone(max(speeds)),
-                row.title + (" (assumed)" if row.is_assumed else ""),
-                row.source,
-            )
-        return Context(
-            machine_id=MachineId(int(self.machines.machine_id[machine])),
-            number=self._machine_meta[machine].number,
-            at_us=at_us,
-            mode=Mode(int(self.machines.mode[machine])).name.lower(),
-            tier=int(self.machines.tier[machine]),
-            model_version=self.model_version(machine),
-            set_rate=self.config.false_tickets_per_machine_day,
-            zone=zone,
-            zone_table=table,
-            zone_source=source,
-        )
-
     def model_version(self, machine: int) -> str:
         return f"{self.config.digest()}.{int(self.machines.version[machine])}"
 
-    def _signs(self, machine: int, kind: FindingKind) -> list[Sign]:
-        """Return the evidence of one kind on a machine: active and pending alarms, and every other channel's score."""
-        signs = []
-        for row in self.sensors_of.of(machine):
-            for rule in range(SENSOR_RULES):
-                alarm = int(self.sensors.alarm[row]) + rule
-                if self._kind_of(Rule(rule)) is kind and self.alarms.active[alarm]:
-                    signs.append(self._sensor_sign(int(row), Rule(rule), alarm))
-        if kind is FindingKind.MACHINE:
-            signs.extend(self.steps.sign(int(c)) for c in self.channels_of.of(machine) if self.channels.is_fitted[c])
-        return signs
-
-    def _sensor_sign(self, row: int, rule: Rule, alarm: int) -> Sign:
-        meta = self._sensor_meta[row]
-        limit, source = self.limits.alarm(meta, self._machine_meta[int(self.sensors.machine[row])])
-        x = float(self.sensors.last_x[row])
-        return Sign(
-            rule=rule,
-            view=None,
-            sensor_id=meta.sensor_id,
-            kind=meta.kind,
-            name=meta.name,
-            unit=meta.unit,
-            onset_us=int(self.alarms.since[alarm]),
-            score=x / limit if rule is Rule.LIMIT and limit > 0 else 1.0,
-            is_up=True,
-            is_step=True,
-            is_active=True,
-            measured=x,
-            expected=None,
-            low=None,
-            high=None,
-            limit=limit if rule is Rule.LIMIT else None,
-            source=source if rule is Rule.LIMIT else "",
-        )
-
     def sensor_meta(self, row: int) -> SensorMeta:
         return self._sensor_meta[row]
+
+    def machine_meta(self, row: int) -> MachineMeta:
+        return self._machine_meta[row]
+
+    def zones(self, row: int) -> ZoneTable:
+        return self._zones[row]
 
     def open_findings(self, machine_id: int) -> list[Finding]:
         """Return the findings of a machine that are raised and not cleared."""
@@ -407,18 +353,40 @@ class Engine:
         `now_us` is compared with the time of receipt, not with event time. Call it only when every committed batch has
         been folded.
         """
-        m, s = self.machines, self.sensors
+        m, s, config = self.machines, self.sensors, self.config
         period = np.full(m.n, np.inf)
         np.minimum.at(period, s.machine, np.nan_to_num(s.period_us, nan=np.inf))
-        allowed = np.maximum(3.0 * period, 30e6)
-        silent = (m.seen_us > NEVER) & np.isfinite(period) & (now_us - m.seen_us > allowed)
-        for machine in np.flatnonzero(silent & ~m.is_silent):
-            rows = self.sensors_of.of(int(machine))
+        allowed = np.maximum(config.lost_periods * period, config.lost_s * 1e6)
+        watched = (m.seen_us > NEVER) & np.isfinite(period)
+        silent = watched & (now_us - m.seen_us > allowed)
+        fresh = np.flatnonzero(silent & ~m.is_silent)
+        m.is_silent[:] = silent
+        events: list[FindingEvent] = []
+        for together in self._by_site(fresh, silent, watched):
+            rows = self.sensors_of.of(int(together[0]))
             self.validity.fire(Rule.SILENT, rows, np.full(len(rows), now_us))
             self.alarms.since[s.alarm[rows] + int(Rule.SILENT)] = s.last_ts[rows]
-        m.is_silent[:] = silent
-        self.take_sensor_changes()
-        return self.settle(now_us) if self.raised else []
+            self.take_sensor_changes()
+            numbers = [self._machine_meta[int(k)].number for k in together]
+            extra = {"scope": "site", "machines": numbers} if len(together) > 1 else {"scope": "machine"}
+            events.extend(self.settle(now_us, extra=extra))
+        return events
+
+    def _by_site(self, fresh: IntArray, silent: BoolArray, watched: BoolArray) -> list[IntArray]:
+        """Split machines that fell silent into incidents: most of a site at once is one, its first machine stands for it."""
+        if len(fresh) == 0:
+            return []
+        sites = np.array([meta.site or "" for meta in self._machine_meta])
+        incidents: list[IntArray] = []
+        for site in np.unique(sites[fresh]):
+            here = fresh[sites[fresh] == site]
+            others = (sites == site) & watched
+            is_site = bool(site) and silent[others].sum() >= max(self.config.lost_together, 0.5 * others.sum())
+            if not is_site:
+                incidents.extend(here[k : k + 1] for k in range(len(here)))
+            elif len(here) >= self.config.lost_together:
+                incidents.append(here)
+        return incidents
 
     # -- persistence -------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def fit_machine(
         channels.is_log[c] = kind in VIBRATION or (kind not in PRIORS and _is_ratio(x))
         y = to_scale(x, is_log=bool(channels.is_log[c]))
         if channels.view[c] == View.SIBLINGS:
-            y = y - siblings[:, j]
+            y = against_siblings(x, siblings[:, j], kind in VIBRATION)
         use_rows = np.isfinite(y)
         if load_row >= 0:
             use_rows &= np.isfinite(load)
@@ -127,6 +127,8 @@ def fit_machine(
             1.0 if channels.is_log[c] or kind in PRIORS else max(abs(float(np.nanmedian(x))), 3 * float(np.nanstd(x)))
         )
         doubt = unit * prior.doubt(hours)
+        if channels.view[c] == View.SIBLINGS and kind not in VIBRATION:
+            doubt, spread = 0.0, min(float(np.hypot(spread, doubt)), config.phase_unbalance / config.multiplier)
         channels.coefficients[c] = fit.coefficients
         channels.noise[c] = fit.sigma
         channels.sigma[c] = np.hypot(max(spread, 1e-9), doubt)
@@ -159,16 +161,21 @@ def is_idle(x: FloatArray, config: EngineConfig) -> BoolArray:
 
 
 def sibling_medians(sensors: Sensors, sensor_rows: IntArray, means: FloatArray) -> FloatArray:
-    """Return for each (time, sensor) the median logarithm over the vibration sensors of the same kind."""
+    """Return for each (time, sensor) the median over the machine's sensors of the same kind."""
     out = np.full_like(means, np.nan)
     kinds = sensors.kind[sensor_rows]
     for kind in np.unique(kinds):
-        if KINDS[int(kind)] in VIBRATION:
-            group = np.flatnonzero(kinds == kind)
-            logs = to_scale(means[:, group], is_log=True)
-            valid = np.isfinite(logs).any(axis=1)
-            out[np.ix_(valid, group)] = np.nanmedian(logs[valid], axis=1)[:, None]
+        group = np.flatnonzero(kinds == kind)
+        valid = np.isfinite(means[:, group]).any(axis=1)
+        out[np.ix_(valid, group)] = np.nanmedian(means[np.ix_(valid, group)], axis=1)[:, None]
     return out
+
+
+def against_siblings(x: FloatArray, median: FloatArray, is_log: BoolArray | bool) -> FloatArray:
+    """Return how far x is from its siblings: the logarithm of the ratio, or the share of the median (phases may be zero)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(median > 0, x / median, np.nan)
+    return np.where(is_log, to_scale(ratio, is_log=True), ratio - 1.0)
 
 
 def _prior(kind: SignalKind, view: View, *, is_log: bool) -> Prior:
@@ -226,8 +233,11 @@ def channel_views(kind: SignalKind, *, is_load: bool, siblings: int) -> list[Vie
     """Return how a sensor is looked at, given its kind, whether it is its machine's load, and the sensors of its kind."""
     if kind in UNSCORED:
         return []
+    phases = [View.SIBLINGS] if kind is SignalKind.CURRENT and siblings >= 3 else []
     if is_load:
-        return [View.EXCESS_HIGH, View.EXCESS_LOW] if kind is not SignalKind.SPEED else []
+        return [View.EXCESS_HIGH, View.EXCESS_LOW, *phases] if kind is not SignalKind.SPEED else []
+    if phases:
+        return phases
     if kind in LOADS and kind is not SignalKind.SPEED:
         return [View.LEVEL, View.EXCESS_HIGH]
     if kind in VIBRATION and siblings >= 2:

@@ -51,6 +51,7 @@ class Sign:
     high: float | None
     limit: float | None = None
     source: str = ""
+    is_drift: bool = False
 
     @property
     def detector(self) -> str:
@@ -60,6 +61,8 @@ class Sign:
             View.EXCESS_HIGH: "excess",
             View.EXCESS_LOW: "excess",
         }
+        if self.is_drift:
+            return "drift"
         return view[self.view] if self.view is not None else self.rule.name.lower()
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,6 +115,8 @@ def family_of(signs: list[Sign]) -> FaultFamily:
     """Name the fault family from which quantities left their band, in which direction, and how."""
     active = [s for s in signs if s.is_active]
     vibration = [s for s in active if s.kind in VIBRATION and s.is_up]
+    if any(s.view is View.SIBLINGS and s.kind is SignalKind.CURRENT for s in active):
+        return FaultFamily.ELECTRICAL_UNBALANCE
     hot = any(s.kind is SignalKind.TEMPERATURE and s.is_up for s in active)
     if any(s.view is View.EXCESS_HIGH or (s.rule is Rule.LIMIT and s.kind is SignalKind.CURRENT) for s in active):
         return FaultFamily.OVERLOAD
@@ -140,6 +145,11 @@ class Incidents:
     def __init__(self, *, reopen_us: int) -> None:
         self._reopen_us = reopen_us
         self._open: dict[tuple[int, FindingKind], Open] = {}
+
+    def is_open(self, machine_id: int) -> bool:
+        """Say whether a fault of the machine itself is raised."""
+        known = self._open.get((machine_id, FindingKind.MACHINE))
+        return known is not None and known.finding.cleared_us is None
 
     def open_findings(self, machine_id: int) -> list[Finding]:
         return [o.finding for (m, _), o in self._open.items() if m == machine_id and o.finding.cleared_us is None]
@@ -255,7 +265,7 @@ def _evidence(
 ) -> dict[str, Any]:
     family = (
         FaultFamily.SENSOR_FAULT
-        if all(s.rule not in {Rule.LIMIT, Rule.DEVIATION} for s in ranked)
+        if all(s.is_drift or s.rule not in {Rule.LIMIT, Rule.DEVIATION} for s in ranked)
         else family_of(ranked)
     )
     body: dict[str, Any] = {

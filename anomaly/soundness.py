@@ -8,12 +8,13 @@ spikes    clear by themselves once they become rare
 import numpy as np
 
 from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
-from anomaly.config import KINDS, VIBRATION, EngineConfig
+from anomaly.config import KINDS, LOADS, VIBRATION, EngineConfig
 from anomaly.policy import advance_alarms
 from anomaly.state import Alarms, Channels, Rule, Sensors, View
 from anomaly.validity import AlarmChange, Validity
 
 _VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
+_LOAD_CODES = np.array([KINDS.index(kind) for kind in LOADS])
 _QUIET = 0.02  # a signal without any turn counts as this share of its usual roughness
 
 
@@ -55,7 +56,7 @@ class Soundness:
         `owner` is each row's machine among `machines`; `at` is the end of its step; `running` and `learning` are of its machine.
         """
         self._stuck(rows, at, running)
-        suspect = self._noise(rows, owner, machines, at, mean, running, learning)
+        suspect = self._spiky(rows, at) | self._noise(rows, owner, machines, at, mean, running, learning)
         self._silence(rows, owner, machines, at)
         s = self._sensors
         raised = self._alarms.active[s.alarm[rows] + int(Rule.SPIKE)]
@@ -78,10 +79,12 @@ class Soundness:
         s, ch, config = self._sensors, self._channels, self._config
         count = s.count[rows]
         is_vibration = np.isin(s.kind[rows], _VIBRATION_CODES)
-        judged = running & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
+        is_load = np.isin(s.kind[rows], _LOAD_CODES)  # scatters as the process does
+        judged = running & ~is_load & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
         with np.errstate(divide="ignore", invalid="ignore"):
             bends = s.bends[rows] / count / np.where(is_vibration, np.abs(mean), 1.0)
         judged &= np.isfinite(bends)
+        bends = np.where(judged, bends, 0.0)
         steps, usual = s.usual_noise_steps[rows], s.usual_noise[rows]
         weight = np.where(judged, 1.0 - np.exp(-count / (0.5 * config.noise_samples)), 0.0)
         size = np.where(steps == 0, bends, s.noise_size[rows])
@@ -97,7 +100,9 @@ class Soundness:
         spread = np.where(learns & ~young, spread + share * (np.abs(noise) - spread), spread)
         s.usual_noise_spread[rows] = spread
         s.usual_noise_steps[rows] = np.where(learns, steps + 1, steps)
-        ready = judged & ~young & (usual > 0)
+        # of few samples an hour, scatter is the machine's doing
+        quick = s.period_us[rows] * 100 <= config.spike_memory_s * 1e6
+        ready = judged & ~young & (usual > 0) & quick
         noise = np.where(ready, noise, 0.0)
 
         level = self._level_of[rows]
@@ -140,6 +145,14 @@ class Soundness:
             self._validity.fire(Rule.STUCK, r, at[stuck])
             since = s.last_ts[fresh] - (s.run[fresh] * np.nan_to_num(s.period_us[fresh])).astype(np.int64)
             self._alarms.since[s.alarm[fresh] + int(Rule.STUCK)] = since
+
+    def _spiky(self, rows: IntArray, at: IntArray) -> BoolArray:
+        """Say which sensors had several spikes of late: their means are not to be trusted, even before it is a finding."""
+        s, config = self._sensors, self._config
+        age_s = (at - s.spiked_at[rows]) / 1e6
+        spikes = s.spikes[rows] * np.exp(-np.clip(age_s / config.spike_memory_s, 0.0, 700.0))
+        quick = s.period_us[rows] * 100 <= config.spike_memory_s * 1e6
+        return np.asarray(quick & (spikes >= np.maximum(2.0, 2.0 * s.usual_spikes[rows])), dtype=np.bool_)
 
     def _silence(self, rows: IntArray, owner: IntArray, machines: int, at: IntArray) -> None:
         s, config = self._sensors, self._config

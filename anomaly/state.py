@@ -167,6 +167,10 @@ class Channels(Columns):
     watched_days: FloatArray = column("f8", 0.0)
     score: FloatArray = column("f8", 0.0)  # 1 is the alarm level
     peak: FloatArray = column("f8", 0.0)
+    flowed: BoolArray = column("?", 0)  # a phase through which current went steadily
+    is_drift: BoolArray = column("?", 0)  # raised, and laid to the sensor
+    # of late: means of heat and residual, variance of heat, covariance, variance of residual
+    heat: FloatArray = column("f8", 0.0, (5,))
     warned_at: IntArray = column("i8", NEVER)
 
 

@@ -9,12 +9,11 @@ from anomaly.calibrate import END_SHARE, LOW_LEVEL
 from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
 from anomaly.config import KINDS, VIBRATION
 from anomaly.finding import FindingEvent
-from anomaly.fitting import fit_machine, to_scale
-from anomaly.incidents import Sign
-from anomaly.model import LAG_FEATURES, LAG_TAUS_S, features, smoothing, step_lag
+from anomaly.fitting import against_siblings, fit_machine, to_scale
+from anomaly.model import LAG_FEATURES, LAG_TAUS_S, LOAD_FEATURES, features, smoothing, step_lag
 from anomaly.policy import advance_alarms
 from anomaly.soundness import Soundness
-from anomaly.state import Mode, Rule, Tier, View
+from anomaly.state import Mode, Tier, View
 from fettle.model import SignalKind
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
 _TEMPERATURE = KINDS.index(SignalKind.TEMPERATURE)
+_HEAT = np.concatenate([LOAD_FEATURES, LAG_FEATURES])
 _MISTAKEN_LOAD = 3.0
 _VIBRATION_CODES = np.array([KINDS.index(kind) for kind in VIBRATION])
 
@@ -59,7 +59,7 @@ class Steps:
         at_c = at[c_owner]
         sensor = ch.sensor[c]
         x = mean[position[sensor]]
-        residual, expected = self._residual(c, c_owner, which, x, load, at)
+        residual, expected, heat = self._residual(c, c_owner, which, x, load, at)
         period = np.maximum(m.step_us[which][c_owner], np.nan_to_num(s.period_us[sensor])) / 1e6
         tau_s = config.smooth_steps * period
         valid = np.isfinite(residual)
@@ -85,6 +85,7 @@ class Steps:
         score = sigmas / ch.alarm_sigmas[c]
         ch.score[c] = score
         live = ~m.historical[which][c_owner] & ~suspect[position[sensor]]
+        self._compare_heat(c, residual, heat, valid & is_hot, period)
         self._alarms(c, at_c, score, valid & live, period)
 
         suspicious = np.zeros(len(which), dtype=bool)
@@ -249,8 +250,11 @@ class Steps:
 
     def _residual(
         self, c: IntArray, c_owner: IntArray, which: IntArray, x: FloatArray, load: FloatArray, at: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return measured less expected on each channel's own scale, NaN where it cannot be judged, and the expected value."""
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return measured less expected on each channel's own scale, the expected value, and the part that load makes of it.
+
+        The first is NaN where it cannot be judged.
+        """
         e = self._engine
         m, s, ch = e.machines, e.sensors, e.channels
         has_load = m.load_row[which] >= 0
@@ -261,12 +265,14 @@ class Steps:
         view = ch.view[c]
         y = to_scale(x, is_log=ch.is_log[c])
         siblings = view == View.SIBLINGS
+        middle = np.full(len(c), np.nan)
         if siblings.any():
             kind = s.kind[ch.sensor[c]]
-            of_level = (view == View.LEVEL) & np.isin(kind, _VIBRATION_CODES)
             group = c_owner * len(KINDS) + kind
-            middle = ticks.group_median(to_scale(x[of_level], is_log=True), group[of_level], len(which) * len(KINDS))
-            y = np.where(siblings, y - middle[group], y)
+            medians = ticks.group_median(x[siblings], group[siblings], len(which) * len(KINDS))
+            middle = medians[group]
+            is_vibration = np.isin(kind, _VIBRATION_CODES)
+            y = np.where(siblings, against_siblings(x, middle, is_vibration), y)
         edge = ch.edge[c]
         with np.errstate(invalid="ignore"):
             excess_high = np.maximum(x - edge, 0.0)
@@ -284,6 +290,12 @@ class Steps:
             ~loaded | is_excess | (mode == Mode.RUNNING) | ((at_rest | (mode == Mode.SWITCHING)) & ~ch.needs_running[c])
         )
         ready &= ~(is_excess & (mode != Mode.RUNNING) & (mode != Mode.UNKNOWN))
+        # phases are judged whenever current flows: the one that carries the load may be the one that is lost
+        phases = siblings & ch.two_sided[c]
+        if phases.any():
+            flows = self._flows(c, group, phases, len(which) * len(KINDS))
+            on = middle > e.config.running_on_share * m.load_scale[which][c_owner]
+            ready = np.where(phases, ch.is_fitted[c] & flows & on, ready)
         hours = ch.fitted_us[c] / 3.6e9
         high, low = view == View.EXCESS_HIGH, view == View.EXCESS_LOW
         # a machine that is not driven near its limit tells nothing about it, neither good nor bad
@@ -297,12 +309,70 @@ class Steps:
         raw = m.lag[which]
         strange = ((raw < m.lag_low[which]) | (raw > m.lag_high[which])).any(axis=1)
         ready &= ~(uses_lag & np.asarray(strange)[c_owner])
-        expected = np.where(
-            is_excess, edge, np.where(ch.is_log[c], np.exp(np.clip(x * 0 + y - residual, -50, 50)), predicted)
-        )
+        logs = np.exp(np.clip(y - residual, -50, 50))
+        expected = np.where(is_excess, edge, np.where(ch.is_log[c], logs, predicted))
         if siblings.any():
-            expected = np.where(siblings, np.exp(np.clip(to_scale(x, is_log=True) - residual, -50, 50)), expected)
-        return np.where(ready, residual, np.nan), expected
+            expected = np.where(siblings, middle * np.where(is_vibration, logs, 1.0 + predicted), expected)
+        heat = np.einsum("ij,ij->i", design[c_owner][:, _HEAT], ch.coefficients[c][:, _HEAT])
+        return np.where(ready, residual, np.nan), expected, heat
+
+    def _compare_heat(
+        self, c: IntArray, residual: FloatArray, heat: FloatArray, may: BoolArray, period_s: FloatArray
+    ) -> None:
+        """Keep how the residual of a temperature goes with the heat that its load makes."""
+        if not may.any():
+            return
+        ch = self._engine.channels
+        rows = c[may]
+        weight = 1.0 - np.exp(-period_s[may] / (86400.0 * self._engine.config.drift_days))
+        mean = ch.heat[rows]
+        off_heat, off = heat[may] - mean[:, 0], residual[may] - mean[:, 1]
+        ch.heat[rows, 0] = mean[:, 0] + weight * off_heat
+        ch.heat[rows, 1] = mean[:, 1] + weight * off
+        ch.heat[rows, 2] = (1 - weight) * (mean[:, 2] + weight * off_heat * off_heat)
+        ch.heat[rows, 3] = (1 - weight) * (mean[:, 3] + weight * off_heat * off)
+        ch.heat[rows, 4] = (1 - weight) * (mean[:, 4] + weight * off * off)
+
+    def _drifts(self, c: IntArray) -> BoolArray:
+        """Say which temperatures deviate as much without heat as with it, while nothing else of their machine moves.
+
+        Lost cooling shows in proportion to the heat that is to be carried away; a sensor that drifts does not care.
+        """
+        e = self._engine
+        ch, config = e.channels, e.config
+        if len(c) == 0:
+            return np.zeros(0, dtype=bool)
+        heat, mean, variance, together, scatter = ch.heat[c].T
+        # it must have been seen with little heat: what is constant while running may be heat as well
+        widely = np.sqrt(variance) > config.drift_range * np.abs(heat)
+        tells = widely & e.machines.knows_off[ch.machine[c]] & (variance > np.square(4.0 * ch.noise[c]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without = mean - together / variance * heat
+            # heat scatters, what it causes would scatter alike
+            calm = np.sqrt(scatter) / np.abs(mean) < config.drift_calm * np.sqrt(variance) / np.abs(heat)
+            alike = without / mean > config.drift_share
+        alone = np.array(
+            [
+                (ch.score[e.channels_of.of(int(ch.machine[k]))] > config.warn_share).sum() <= 1
+                and not e.incidents.is_open(int(e.machines.machine_id[ch.machine[k]]))
+                for k in c
+            ]
+        )
+        is_hot = e.sensors.kind[ch.sensor[c]] == _TEMPERATURE
+        return np.asarray(is_hot & tells & alone & calm & alike, dtype=np.bool_)
+
+    def _flows(self, c: IntArray, group: IntArray, phases: BoolArray, groups: int) -> BoolArray:
+        """Say which phases may be compared: current flowed steadily through this step and the one before, no inrush in either."""
+        e = self._engine
+        s, ch = e.sensors, e.channels
+        sensor = ch.sensor[c]
+        least, most = s.least[sensor], s.most[sensor]
+        low = ticks.group_median(least[phases], group[phases], groups)[group]
+        high = ticks.group_median(most[phases], group[phases], groups)[group]
+        flows = phases & (high < 1.3 * low) & ((most < 1.3 * least) | (most < 0.5 * low))
+        before = ch.flowed[c]
+        ch.flowed[c] = flows
+        return np.asarray(flows & before, dtype=np.bool_)
 
     def _alarms(self, c: IntArray, at_c: IntArray, score: FloatArray, valid: BoolArray, period_s: FloatArray) -> None:
         e = self._engine
@@ -325,9 +395,10 @@ class Steps:
             at_us=at,
             is_over=score[judged] >= 1.0,
             is_under=score[judged] < config.clear_share,
-            on_count=config.on_delay_steps,
+            on_count=np.where(ch.edge[k] > 0, config.excess_on_steps, config.on_delay_steps),
             off_count=off,
         )
+        ch.is_drift[k[raised]] = self._drifts(k[raised])
         for i in raised:
             e.raised[int(ch.machine[k[i]])].append(int(alarm[i]))
         for i in cleared:
@@ -426,40 +497,3 @@ class Steps:
             per_day = 86400e6 / max(s.period_us[row], 1.0)
             needed = np.log(max(per_day * (1 - share) / config.stuck_false_per_day, 2.0)) / -np.log(share)
             s.stuck_at[row] = int(max(config.stuck_least, np.ceil(needed), 2 * s.longest_run[row]))
-
-    def sign(self, c: int) -> Sign:
-        """Return what a channel says at this moment, as evidence."""
-        e = self._engine
-        ch, alarms = e.channels, e.alarms
-        meta = e.sensor_meta(int(ch.sensor[c]))
-        alarm = int(ch.alarm[c])
-        since = int(alarms.since[alarm])
-        view = View(int(ch.view[c]))
-        width = float(ch.alarm_sigmas[c] * ch.sigma[c])
-        expected = float(ch.expected[c])
-        if view in (View.EXCESS_HIGH, View.EXCESS_LOW):
-            low, high = (None, expected + width) if view is View.EXCESS_HIGH else (expected - width, None)
-        elif ch.is_log[c]:
-            low, high = (expected * np.exp(-width) if ch.two_sided[c] else 0.0), expected * float(np.exp(width))
-        else:
-            low, high = expected - width, expected + width
-        warned = int(ch.warned_at[c])
-        period = max(float(e.machines.step_us[ch.machine[c]]), float(np.nan_to_num(e.sensors.period_us[ch.sensor[c]])))
-        onset = since if since > NEVER else int(ch.level_at[c])
-        return Sign(
-            rule=Rule.DEVIATION,
-            view=view,
-            sensor_id=meta.sensor_id,
-            kind=meta.kind,
-            name=meta.name,
-            unit=meta.unit,
-            onset_us=onset,
-            score=float(ch.score[c]),
-            is_up=bool(ch.level[c] >= 0) if view is not View.EXCESS_LOW else False,
-            is_step=warned > NEVER and onset - warned <= 4 * period,
-            is_active=since > NEVER,
-            measured=float(ch.last_value[c]),
-            expected=expected,
-            low=low,
-            high=high,
-        )

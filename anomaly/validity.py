@@ -64,10 +64,12 @@ class Validity:
         missing = bad
         wrong = missing | ~((x >= s.low[sel]) & (x <= s.high[sel]))
         learning = s.is_learning[sel]
+        if self._busy[Rule.UNIT] or wrong.any():
+            self._rescaled(rows, ts, x, last, wrong & ~missing & live & (seen >= config.grown_samples))
 
         # identical neighbours: a standing machine may be constant, which makes its sensors neither more nor less suspect
         is_same = x == last
-        counts = is_same & ~s.is_off[sel] & ((x != 0) | s.is_running[sel]) & (x >= s.rest_below[sel])
+        counts = is_same & ~s.is_off[sel] & ((x != 0) | s.is_running[sel]) & (x > s.rest_below[sel])
         run = np.where(is_same, s.run[sel] + counts, 0)
         stuck = run >= s.stuck_at[sel]
         if learning.any():
@@ -100,13 +102,16 @@ class Validity:
             stays = leap & ~wrong & (np.abs(back) < 0.3 * size)
             if stays.any():
                 self._jumped(rows[stays], ts[stays], prev[stays], last[stays], live[stays])
-        s.prev_x[sel] = np.where(wrong | spike, prev, last)
-        s.last_x[sel] = np.where(wrong, last, x)
+        frozen = wrong | np.isinf(s.offset[sel])  # out of its range by a thousand: remember how it was before
+        s.prev_x[sel] = np.where(frozen | spike, prev, last)
+        s.last_x[sel] = np.where(frozen, last, x)
         s.last_ts[sel] = ts
         s.seen[sel] = seen + 1
 
         off = config.clean_samples
-        self._judge(Rule.INVALID, sel, rows, ts, is_over=wrong & live, is_under=~wrong, on=3, off=off)
+        self._judge(
+            Rule.INVALID, sel, rows, ts, is_over=wrong & live & ~np.isinf(s.offset[sel]), is_under=~wrong, on=3, off=off
+        )
         if self._busy[Rule.STUCK]:
             self._judge(Rule.STUCK, sel, rows, ts, is_over=stuck & live, is_under=run == 0, on=1 << 30, off=off)
             is_stuck = self._alarms.active[s.alarm[sel] + int(Rule.STUCK)]
@@ -115,6 +120,8 @@ class Validity:
             flagged = wrong | (s.offset[sel] != 0)
         limit = s.alarm_at[sel]
         over_limit = (x >= limit) & ~flagged & live
+        if self._busy[Rule.INVALID]:
+            over_limit &= ~self._alarms.active[s.alarm[sel] + int(Rule.INVALID)]
         if self._busy[Rule.LIMIT] or over_limit.any():
             self._judge(
                 Rule.LIMIT,
@@ -177,25 +184,42 @@ class Validity:
         """Judge jumps that stay: a change of unit on any signal, an offset where inertia forbids jumps, or the way back."""
         s = self._sensors
         size = last - prev
-        back = (s.offset[rows] != 0) & (np.abs(size + s.offset[rows]) < 0.3 * np.abs(s.offset[rows]))
-        s.offset[rows[back]] = 0.0
-        for rule in (Rule.OFFSET, Rule.UNIT):
-            self.calm(rule, rows[back], ts[back])
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.log10(np.abs(last / prev))
         is_hot = s.kind[rows] == _TEMPERATURE
         factor, shift = _CELSIUS_TO_FAHRENHEIT
         fahrenheit = is_hot & (np.abs(last - (factor * prev + shift)) < 0.1 * np.abs(factor * prev + shift))
         celsius = is_hot & (np.abs(prev - (factor * last + shift)) < 0.1 * np.abs(factor * last + shift))
+        was_unit = self._alarms.active[s.alarm[rows] + int(Rule.UNIT)]
+        thousand = np.abs(np.abs(ratio) - 3.0) < 0.15
+        undone = (thousand | celsius | fahrenheit) & (size * s.offset[rows] < 0)
+        returned = np.abs(size + s.offset[rows]) < 0.3 * np.abs(s.offset[rows])
+        back = (s.offset[rows] != 0) & np.where(was_unit, undone, returned)
+        s.offset[rows[back]] = 0.0
+        for rule in (Rule.OFFSET, Rule.UNIT):
+            self.calm(rule, rows[back], ts[back])
         # near zero every ratio is an accident
         moving = np.minimum(np.abs(prev), np.abs(last)) > np.maximum(3.0 * s.rough[rows], s.rest_below[rows])
-        unit = ~back & live & moving & (fahrenheit | celsius | (np.abs(np.abs(ratio) - 3.0) < 0.05))
+        unit = ~back & live & moving & (fahrenheit | celsius | thousand) & ~was_unit
         offset = ~back & live & is_hot & ~unit & (s.offset[rows] == 0)
         usual = ~back & ~unit & ~offset & s.is_learning[rows]
         s.largest_step[rows[usual]] = np.maximum(s.largest_step[rows[usual]], np.abs(size[usual]))
         s.offset[rows[unit | offset]] = size[unit | offset]
         self.fire(Rule.UNIT, rows[unit], ts[unit])
         self.fire(Rule.OFFSET, rows[offset], ts[offset])
+
+    def _rescaled(self, rows: IntArray, ts: IntArray, x: FloatArray, last: FloatArray, out: BoolArray) -> None:
+        """Judge values out of range by a factor of a thousand, and whether a sensor that left its range so is back."""
+        s = self._sensors
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.log10(np.abs(x / last))
+        moving = np.abs(last) > np.maximum(3.0 * s.rough[rows], s.rest_below[rows])
+        unit = out & (s.offset[rows] == 0) & moving & (np.abs(np.abs(ratio) - 3.0) < 0.3)
+        s.offset[rows[unit]] = np.inf
+        self.fire(Rule.UNIT, rows[unit], ts[unit])
+        back = np.isinf(s.offset[rows]) & ~out & (np.abs(ratio) < 0.5)
+        s.offset[rows[back]] = 0.0
+        self.calm(Rule.UNIT, rows[back], ts[back])
 
     def fire(self, rule: Rule, rows: IntArray, ts: IntArray) -> None:
         """Raise a rule that needs no delay on the sensors `rows`; those raised already stay as they are."""

@@ -45,10 +45,11 @@ def test_a_vibration_that_steps_up_is_imbalance_within_hours(plant):
     assert plant.days(findings[0].raised_us) < 20.5
 
 
-def test_heat_at_unchanged_load_is_overheating(plant):
+def test_lost_cooling_is_overheating_and_puts_the_sensor_on_the_list(plant):
     machine = plant.machine(days=30, period_s=1800)
     first = machine.day(20)
-    machine.values[0, first:] += np.linspace(0, 20, machine.values.shape[1] - first)
+    days = np.arange(machine.values.shape[1] - first) * 1800 / 86400
+    machine.values[0, first:] += np.clip(machine.values[0, first:] - 24, 0, None) * 0.1 * days
     findings = plant.raised(plant.feed(plant.engine_for(), [machine]))
     assert [f.fault_family for f in findings] == [FaultFamily.OVERHEATING]
     assert "temperature_sensor" in findings[0].evidence["checks"]
@@ -167,7 +168,8 @@ def test_a_baseline_with_a_third_bad_rows_does_not_hide_the_fault(plant):
     bad = random.random(n) < 0.3
     machine.values[0, :n][bad] += 6.0
     first = machine.day(20)
-    machine.values[0, first:] += np.linspace(0, 24, machine.values.shape[1] - first)
+    days = np.arange(machine.values.shape[1] - first) * 1800 / 86400
+    machine.values[0, first:] += np.clip(machine.values[0, first:] - 24, 0, None) * 0.15 * days
     found = [
         f for f in plant.raised(plant.feed(plant.engine_for(), [machine]), "machine") if plant.days(f.raised_us) > 20
     ]
@@ -212,7 +214,45 @@ def test_a_whole_machine_that_falls_silent_is_one_sensor_finding_by_the_clock(pl
     rows = plant.readings([machine])
     now = int(rows["ts"].max())
     plant.fold_in_batches(engine, rows)
-    assert engine.advance(now + 60_000_000) == []
-    events = engine.advance(now + 600_000_000)
+    assert engine.advance(now + 300_000_000) == []
+    events = engine.advance(now + 1_000_000_000)
     assert [(e.finding.kind, e.finding.detector) for e in events] == [("sensor", "silent")]
-    assert engine.advance(now + 700_000_000) == []
+    assert engine.advance(now + 1_100_000_000) == []
+
+
+def test_a_site_that_falls_silent_is_one_incident_that_names_its_machines(plant):
+    engine = plant.engine_for(4, site="north")
+    rows = plant.readings([plant.machine(days=0.5, period_s=60, seed=k) for k in range(4)])
+    plant.fold_in_batches(engine, rows)
+    events = engine.advance(int(rows["ts"].max()) + 1_000_000_000)
+    assert [e.change for e in events] == ["raised"]
+    assert events[0].finding.evidence["scope"] == "site"
+    assert events[0].finding.evidence["machines"] == ["M-1", "M-2", "M-3", "M-4"]
+
+
+def phases(plant, *, change):
+    signals = tuple((f"current {k}", SignalKind.CURRENT, "A") for k in range(3))
+    machine = plant.machine(days=20, period_s=1800)
+    random = np.random.default_rng(1)
+    values = machine.values[2] * np.exp(random.normal(0, 0.01, (3, machine.values.shape[1])))
+    change(values, machine.day(16))
+    return plant.raised(plant.feed(plant.engine_for(signals=signals), [plant.Machine(values, 1800.0)]))
+
+
+def test_a_phase_that_parts_from_the_others_is_electrical_unbalance(plant):
+    def part(values, first):
+        values[1, first:] *= 1.15
+
+    findings = phases(plant, change=part)
+    assert [f.fault_family for f in findings] == [FaultFamily.ELECTRICAL_UNBALANCE]
+    assert findings[0].evidence["first_out"]["sensor"] == "current 1"
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_lost_phase_is_found_even_if_it_is_the_one_that_tells_the_load(plant, lost):
+    def lose(values, first):
+        values[:, first:] *= 1.5
+        values[lost, first:] = 0.02
+
+    findings = phases(plant, change=lose)
+    assert FaultFamily.ELECTRICAL_UNBALANCE in {f.fault_family for f in findings}

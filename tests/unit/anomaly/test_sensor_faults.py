@@ -104,3 +104,16 @@ def test_missing_samples_are_no_fault(plant):
     random = np.random.default_rng(3)
     machine.values[random.random(machine.values.shape) < 0.05] = np.nan
     assert plant.feed(plant.engine_for(), [machine]) == []
+
+
+@pytest.mark.parametrize(("per_day", "is_sensor"), [(1.5, True), (0.0, False)])
+def test_a_temperature_that_creeps_at_any_load_is_laid_to_the_sensor_and_lost_cooling_is_not(plant, per_day, is_sensor):
+    machine = plant.machine(days=30, period_s=1800, seed=2)
+    first = machine.day(20)
+    days = np.arange(machine.values.shape[1] - first) * 1800 / 86400
+    heat = np.clip(machine.values[0, first:] - 24, 0, None)
+    machine.values[0, first:] += days * per_day if is_sensor else heat * 0.08 * days
+    findings = plant.raised(plant.feed(plant.engine_for(), [machine]))
+    expected = ("sensor", FaultFamily.SENSOR_FAULT) if is_sensor else ("machine", FaultFamily.OVERHEATING)
+    assert [(f.kind, f.fault_family) for f in findings] == [expected]
+    assert (findings[0].detector == "drift") == is_sensor
