@@ -25,6 +25,7 @@ from fettle.errors import FettleError
 from fettle.wire import ReadingArray
 
 _MOST_CUTS = 200
+_POLL_US = 2_000_000  # how often the live loop looks at the clock
 
 
 class BadConfigFile(FettleError):
@@ -113,7 +114,7 @@ def backtest(
     """Run a period through one engine for each (label, configuration), reading it once.
 
     `on_progress` is told (event time reached, readings so far). A machine that falls silent is noticed when it would have
-    been live: three sampling periods after its last reading, in event time.
+    been live, counted from its last reading in event time.
     """
     engines = []
     runs = []
@@ -162,6 +163,7 @@ class Silence:
 
     def __init__(self, history: History) -> None:
         self._place = {int(m.machine_id): i for i, m in enumerate(history.machines)}
+        self._reached_us = history.start_us - 1
         top = max((int(s.sensor_id) for s in history.sensors), default=0)
         self._machine_of = np.zeros(top + 1, dtype=np.int32)
         for sensor in history.sensors:
@@ -170,12 +172,13 @@ class Silence:
     def cut(self, stretch: Stretch, engine: Engine) -> list[tuple[int, ReadingArray]]:
         """Return (time reached, readings up to it) in order."""
         readings = stretch.readings
-        cuts = [at for at in self._cuts(stretch, engine) if stretch.start_us < at < stretch.end_us]
+        cuts = [at for at in self._cuts(stretch, engine) if self._reached_us < at < stretch.end_us]
+        before_us, self._reached_us = self._reached_us, stretch.end_us
         if not cuts:
             return [(stretch.end_us, readings)]
         if len(cuts) > _MOST_CUTS:  # machines that send seldom: often enough is enough
-            step = (stretch.end_us - stretch.start_us) // _MOST_CUTS + 1
-            cuts = sorted({stretch.start_us + step * ((at - stretch.start_us) // step + 1) for at in cuts})
+            step = (stretch.end_us - before_us) // _MOST_CUTS + 1
+            cuts = sorted({before_us + step * ((at - before_us) // step + 1) for at in cuts})
         readings = readings[np.argsort(readings["ts"], kind="stable")]
         return list(
             zip([*cuts, stretch.end_us], np.split(readings, np.searchsorted(readings["ts"], cuts)), strict=True)
@@ -186,7 +189,9 @@ class Silence:
         seen = engine.machines.seen_us[order]
         period = np.full(engine.machines.n, np.inf)
         np.minimum.at(period, engine.sensors.machine, np.nan_to_num(engine.sensors.period_us, nan=np.inf))
-        allowed = np.maximum(3.0 * period, 30e6)[order]
+        config: Any = engine.config
+        periods, least_s = getattr(config, "lost_periods", 3.0), getattr(config, "lost_s", 30.0)
+        allowed = np.maximum(periods * period, least_s * 1e6)[order]
         ts = stretch.readings["ts"]
         machine = self._machine_of[stretch.readings["sensor_id"]]
         is_sorted = bool((ts[1:] >= ts[:-1]).all())
@@ -199,10 +204,10 @@ class Silence:
         newest[machine[last]] = np.maximum(ts[last], newest[machine[last]])
         cuts: set[int] = set()
         for at in np.flatnonzero((before > NEVER) & (ts - before > allowed[machine])).tolist():
-            cuts.update((int(before[at]) + 1, int(before[at] + allowed[machine[at]]) + 2))
+            cuts.update((int(before[at]) + 1, int(before[at] + allowed[machine[at]]) + _POLL_US))
         quiet = (newest > NEVER) & np.isfinite(allowed) & (stretch.end_us - newest > allowed)
         for m in np.flatnonzero(quiet).tolist():
-            cuts.update((int(newest[m]) + 1, int(newest[m] + allowed[m]) + 2))
+            cuts.update((int(newest[m]) + 1, int(newest[m] + allowed[m]) + _POLL_US))
         return sorted(cuts)
 
 
