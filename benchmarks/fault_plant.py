@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mqtt5
+import numpy as np
+import numpy.typing as npt
 
 from fettle import embedded
 
@@ -24,8 +26,18 @@ _WINDOW = 2000
 class Obligations:
     """What the broker acknowledged to the publisher, with the time of it: from then on it must not be lost."""
 
+    sensors: int
+    start_ms: int
     acknowledged_at: dict[int, float] = field(default_factory=dict)  # message number -> perf_counter
     sent: int = 0
+
+    def place(self, n: int) -> tuple[int, int]:
+        """Return the sensor of message `n`, and its time stamp in milliseconds."""
+        return n % self.sensors, self.start_ms + n // self.sensors
+
+    def places(self, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the same of many messages."""
+        return numbers % self.sensors, self.start_ms + numbers // self.sensors
 
 
 class Publisher(threading.Thread):
@@ -37,19 +49,22 @@ class Publisher(threading.Thread):
 
     def __init__(self, port: int, *, rate: float, sensors: int = 50, start_ms: int) -> None:
         super().__init__(name="publisher", daemon=True)
-        self.obligations = Obligations()
+        self.obligations = Obligations(sensors, start_ms)
         self.finish = threading.Event()  # publish nothing new, but get everything acknowledged
         self.reconnects = 0
         self._port = port
         self._rate = rate
-        self._sensors = sensors
-        self._start_ms = start_ms
         self._waiting: deque[int] = deque()
         self._began = 0.0
 
+    @property
+    def runs_for_s(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self._began
+
     def message(self, n: int) -> bytes:
-        sensor, k = n % self._sensors, n // self._sensors
-        payload = b'{"ts":%d,"value":%d.0,"unit":"A"}' % (self._start_ms + k, n)
+        sensor, ts_ms = self.obligations.place(n)
+        payload = b'{"ts":%d,"value":%d.0,"unit":"A"}' % (ts_ms, n)
         packet: bytes = mqtt5.PublishPacket(
             f"fettle/default/faults/m{sensor:03d}/current",
             payload,
@@ -159,6 +174,10 @@ class Mosquitto:
             time.sleep(0.002)
         return asked
 
+    def peak_mb(self) -> float:
+        """Return the most memory that the process has held."""
+        return 0.0 if self._child is None else peak_mb(self._child.pid)
+
     def kill(self) -> None:
         assert self._child is not None
         self._child.kill()
@@ -235,6 +254,10 @@ class CollectorProcess:
     def is_running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
+    def peak_mb(self) -> float:
+        """Return the most memory that the process has held, or 0 where it has ended."""
+        return 0.0 if self._child is None else peak_mb(self._child.pid)
+
     def kill(self) -> None:
         assert self._child is not None
         self._child.kill()
@@ -254,3 +277,12 @@ class CollectorProcess:
 
     def log_tail(self, lines: int = 20) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def peak_mb(pid: int) -> float:
+    """Return the most memory that a process has held resident, or 0 where there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)

@@ -15,7 +15,6 @@ import platform
 import random
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -23,58 +22,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.corpus import versions
+from benchmarks.fault_check import Excuses, Verdict, check, count_stored, read_stored
 from benchmarks.fault_plant import CollectorProcess, Mosquitto, Postgres, Publisher
 from fettle import clock, embedded
 from fettle.migrate import migrate
-
-
-@dataclass
-class Verdict:
-    """What the checker found."""
-
-    acknowledged: int
-    stored: int
-    missing: list[int]
-    duplicates: int
-    phantoms: int
-    lost_by_broker: int
-    excused: int
-
-
-@dataclass
-class Excuses:
-    """Spans of time in which the broker acknowledged what it then lost with its memory."""
-
-    spans: list[tuple[float, float]] = field(default_factory=list)
-
-    def cover(self, at: float) -> bool:
-        return any(start <= at <= end for start, end in self.spans)
-
-
-def check(acknowledged_at: dict[int, float], sent: int, stored: list[float], excuses: Excuses) -> Verdict:
-    """Compare what was promised with what is stored."""
-    seen = set(stored)
-    gone = [n for n in acknowledged_at if n not in seen]
-    excused = [n for n in acknowledged_at if excuses.cover(acknowledged_at[n])]
-    lost_by_broker = [n for n in gone if excuses.cover(acknowledged_at[n])]
-    return Verdict(
-        acknowledged=len(acknowledged_at),
-        stored=len(stored),
-        missing=sorted(set(gone) - set(lost_by_broker)),
-        duplicates=len(stored) - len(seen),
-        phantoms=sum(1 for value in seen if value != int(value) or not 0 <= value < sent),
-        lost_by_broker=len(lost_by_broker),
-        excused=len(excused),
-    )
-
-
-def _count(url: str) -> int:
-    try:
-        with psycopg.connect(url, connect_timeout=2) as conn:
-            row = conn.execute("SELECT coalesce(sum(stored), 0) FROM batch").fetchone()
-            return int(row[0]) if row else 0
-    except psycopg.Error:
-        return -1
 
 
 def run(argv: list[str]) -> dict[str, object]:
@@ -121,6 +72,7 @@ def run(argv: list[str]) -> dict[str, object]:
     print(f"{'missing':48}{len(verdict.missing):>10}   {verdict.missing[:10] or ''}")
     print(f"{'stored twice':48}{verdict.duplicates:>10}")
     print(f"{'never sent':48}{verdict.phantoms:>10}")
+    print(f"{'under another sensor or time':48}{verdict.altered:>10}")
     print(
         f"{'acknowledged by Mosquitto before its death':48}{verdict.excused:>10}   of which it lost {verdict.lost_by_broker}"
     )
@@ -130,6 +82,7 @@ def run(argv: list[str]) -> dict[str, object]:
         "missing": len(verdict.missing),
         "duplicates": verdict.duplicates,
         "phantoms": verdict.phantoms,
+        "altered": verdict.altered,
         "kills": sum(counts.values()),
     }
 
@@ -153,8 +106,8 @@ def _torment(
         task = bar.add_task("killing", total=kills)
         for _ in range(kills):
             if rng.random() < 0.7:  # mostly once it works again, sometimes in the middle of its start
-                before = _count(database.url)
-                _wait(lambda before=before: _count(database.url) > before, 60, collector)
+                before = count_stored(database.url)
+                _wait(lambda before=before: count_stored(database.url) > before, 60, collector)
             time.sleep(rng.expovariate(1 / 0.3))
             victim = args.only or rng.choices(("collector", "database", "broker"), (0.7, 0.15, 0.15))[0]
             counts[victim] += 1
@@ -182,14 +135,14 @@ def _torment(
         raise SystemExit("the broker did not acknowledge what was published")
     _settle(database.url, publisher)
     print(f"the collector stopped within {collector.stop():.1f} s of being asked")
+    stored = read_stored(database.url)
     with psycopg.connect(database.url) as conn:
-        stored = [value for (value,) in conn.execute("SELECT value FROM reading")]
         ledger = conn.execute("SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM batch").fetchone()  # fmt: skip
         refused = conn.execute("SELECT count(*) FROM rejected_message").fetchone()
     assert ledger is not None
     assert refused is not None
     print(f"ledger: {ledger[0]} stored, {ledger[1]} recognised as redelivered; {refused[0]} messages refused")
-    return check(publisher.obligations.acknowledged_at, publisher.obligations.sent, stored, excuses), counts
+    return check(publisher.obligations, stored, excuses), counts
 
 
 def _wait(condition: object, seconds: float, collector: CollectorProcess) -> None:
@@ -209,7 +162,7 @@ def _settle(url: str, publisher: Publisher) -> None:
     """Wait until everything has arrived, or nothing more does."""
     last, since = -2, time.perf_counter()
     while time.perf_counter() - since < 10:
-        now = _count(url)
+        now = count_stored(url)
         if now >= len(publisher.obligations.acknowledged_at):
             time.sleep(1)
             return
