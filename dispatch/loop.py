@@ -7,7 +7,9 @@ word on caps, certificates and one live offer for each ticket.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+import psycopg
 
 from dispatch import offers, store
 from dispatch.model import Policy
@@ -17,6 +19,7 @@ from fettle.db import AsyncConn, DatabaseRole, Pool, connect, transaction
 from fettle.model import TenantId, TicketId
 
 log = logs.get("dispatch")
+_SET_ASIDE = timedelta(minutes=10)
 
 
 @dataclass
@@ -28,14 +31,26 @@ class Tally:
     expired: int = 0
     withdrawn: int = 0
     accepted: int = 0
+    failed: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.offered, self.held, self.expired, self.withdrawn, self.accepted))
+        return any((self.offered, self.held, self.expired, self.withdrawn, self.accepted, self.failed))
 
 
-async def run_round(pool: Pool, *, tenant_id: TenantId, now: Callable[[], datetime]) -> Tally:
-    """Do all that waits for one tenant: expired offers, lapsed certificates, waiting tickets. A transaction each."""
+async def run_round(
+    pool: Pool,
+    *,
+    tenant_id: TenantId,
+    now: Callable[[], datetime],
+    set_aside: dict[TicketId, datetime] | None = None,
+) -> Tally:
+    """Do all that waits for one tenant: expired offers, lapsed certificates, waiting tickets. A transaction each.
+
+    A ticket that cannot be dispatched for an error in it, not in the database, is named in the log, noted in `set_aside`
+    with the time until which it is left alone, and does not stop the others.
+    """
     tally = Tally()
+    set_aside = {} if set_aside is None else set_aside
     async with transaction(pool, tenant_id=tenant_id) as conn:
         policy = await store.read_policy(conn)
     tally.expired = await _repeat(pool, tenant_id, lambda conn: offers.expire_one(conn, now=now(), policy=policy))
@@ -43,13 +58,26 @@ async def run_round(pool: Pool, *, tenant_id: TenantId, now: Callable[[], dateti
         pool, tenant_id, lambda conn: offers.withdraw_lapsed_one(conn, now=now(), policy=policy)
     )
     tally.accepted = await _repeat(pool, tenant_id, lambda conn: offers.auto_accept_one(conn, now=now(), policy=policy))
-    passed_over: list[int] = []
+    passed_over = [ticket_id for ticket_id, until in set_aside.items() if now() < until]
     while True:
-        async with transaction(pool, tenant_id=tenant_id) as conn:
-            ticket_id = await _claim(conn, now=now(), policy=policy, passed_over=passed_over)
+        ticket_id = None
+        try:
+            async with transaction(pool, tenant_id=tenant_id) as conn:
+                ticket_id = await _claim(conn, now=now(), policy=policy, passed_over=passed_over)
+                if ticket_id is None:
+                    return tally
+                outcome = await offers.dispatch_ticket(conn, ticket_id=ticket_id, now=now(), policy=policy)
+        except psycopg.OperationalError:
+            raise
+        except Exception:  # the loop's last line of defence: one ticket must not stop the others
             if ticket_id is None:
-                return tally
-            outcome = await offers.dispatch_ticket(conn, ticket_id=ticket_id, now=now(), policy=policy)
+                raise
+            log.exception("ticket.set_aside", tenant_id=tenant_id, ticket_id=ticket_id, minutes=10)
+            set_aside[ticket_id] = now() + _SET_ASIDE
+            passed_over.append(ticket_id)
+            tally.failed += 1
+            continue
+        set_aside.pop(ticket_id, None)
         passed_over.append(ticket_id)
         if isinstance(outcome, offers.Offered):
             tally.offered += 1
@@ -57,7 +85,7 @@ async def run_round(pool: Pool, *, tenant_id: TenantId, now: Callable[[], dateti
             tally.held += 1
 
 
-async def _claim(conn: AsyncConn, *, now: datetime, policy: Policy, passed_over: list[int]) -> TicketId | None:
+async def _claim(conn: AsyncConn, *, now: datetime, policy: Policy, passed_over: list[TicketId]) -> TicketId | None:
     row = await store.fetch_one(
         conn,
         "claim_ticket",
@@ -76,14 +104,16 @@ async def _repeat(pool: Pool, tenant_id: TenantId, step: Callable[[AsyncConn], A
         done += 1
 
 
-async def run_all(pool: Pool, *, now: Callable[[], datetime]) -> dict[TenantId, Tally]:
+async def run_all(
+    pool: Pool, *, now: Callable[[], datetime], set_aside: dict[TicketId, datetime] | None = None
+) -> dict[TenantId, Tally]:
     """Run one round for every tenant. A tenant whose policy is wrong is named in the log and left out."""
     async with pool.connection() as conn:
         tenants = [TenantId(row[0]) for row in await (await conn.execute(store.queries.list_tenants)).fetchall()]
     done: dict[TenantId, Tally] = {}
     for tenant_id in tenants:
         try:
-            tally = await run_round(pool, tenant_id=tenant_id, now=now)
+            tally = await run_round(pool, tenant_id=tenant_id, now=now, set_aside=set_aside)
         except BadPolicy as error:
             log.warning("policy.wrong", tenant_id=tenant_id, why=str(error))
             continue
@@ -111,6 +141,7 @@ async def work(
         now: tells the time.
     """
     woken = asyncio.Event()
+    set_aside: dict[TicketId, datetime] = {}
     async with await connect(url, role=DatabaseRole.WORKER, name="dispatch-listen") as listener:
         await listener.execute("LISTEN fettle_ticket")
 
@@ -123,7 +154,7 @@ async def work(
         try:
             while not stop.is_set():
                 woken.clear()
-                await run_all(pool, now=now)
+                await run_all(pool, now=now, set_aside=set_aside)
                 waking = asyncio.create_task(woken.wait(), name="dispatch-wake")
                 await asyncio.wait({waking, stopping, listening}, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
                 waking.cancel()

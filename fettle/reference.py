@@ -54,7 +54,7 @@ def env_example() -> str:
         "# For docker-compose.yml only: passwords of the parts it starts. There are no defaults.",
         "# FETTLE_DB_PASSWORD=",
         "# FETTLE_BROKER_PASSWORD=",
-        "# FETTLE_GRAFANA_DB_PASSWORD=",
+        "# It also needs FETTLE_GRAFANA_DB_PASSWORD, from above.",
         "# GRAFANA_ADMIN_PASSWORD=",
     ]
     return "\n".join(lines) + "\n"

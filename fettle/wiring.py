@@ -23,7 +23,7 @@ from fettle.company import WEEKDAYS, Company, Engineer, Machine, make_password
 from fettle.db import AsyncConn, DatabaseRole, Pool, open_pool, transaction
 from fettle.errors import FettleError
 from fettle.http import Part, create_app
-from fettle.model import CustomerId, EngineerId, SiteId, TenantId
+from fettle.model import CustomerId, EngineerId, Role, SiteId, TenantId
 from fettle.settings import Settings
 from ingest.routes import readings_part
 from workorders import api as workorders
@@ -198,6 +198,45 @@ async def load_company(url: str, *, tenant: str, company: Company, password: str
                         customer_id=customers.get(account.customer),
                     )
     return done
+
+
+async def make_account(
+    url: str,
+    *,
+    tenant: str,
+    login: str,
+    role: Role,
+    password: str,
+    name: str = "",
+    language: str | None = None,
+    engineer: str = "",
+    customer: str = "",
+) -> None:
+    """Make an account, or give it a new password and what else is named; what is left out stays as it is.
+
+    Raises:
+        NoSuchTenant: there is none of that slug.
+        LoginTaken, WrongRepresentation: see `workorders.seed`.
+    """
+    async with (
+        open_pool(url, role=DatabaseRole.WORKER, name="fettle-account", size=1) as workers,
+        open_pool(url, role=DatabaseRole.API, name="fettle-account", size=1) as pool,
+    ):
+        tenant_id = await find_tenant(workers, tenant)
+        async with transaction(pool, tenant_id=tenant_id) as conn:
+            engineer_id, customer_id = await workorders.find_represented(
+                conn, login=login, role=role, engineer=engineer, customer=customer
+            )
+            await workorders.create_account(
+                conn,
+                login=login,
+                role=role,
+                display_name=name or login,
+                password=password,
+                language=language,
+                engineer_id=engineer_id,
+                customer_id=customer_id,
+            )
 
 
 async def _is_locked(conn: AsyncConn, account_id: int) -> bool:

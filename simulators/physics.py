@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from simulators.disturbances import Disturbance
 from simulators.faults import Condition, Fault, condition
@@ -187,8 +186,10 @@ def _inside(minute_us: npt.NDArray[np.int64], d: Disturbance) -> npt.NDArray[np.
 
 def _pinned_wander(z: Floats, tau_min: float) -> Floats:
     """Return unit AR(1) noise on the minutes that is 0 at both ends, so that days join without a step."""
+    from scipy import signal  # loaded where it is needed: it is slow to start
+
     phi = float(np.exp(-1.0 / tau_min))
-    x = lfilter([np.sqrt(1 - phi * phi)], [1.0, -phi], z, axis=-1)
+    x = signal.lfilter([np.sqrt(1 - phi * phi)], [1.0, -phi], z, axis=-1)
     fade = int(4 * tau_min)
     ramp = np.linspace(0.0, 1.0, fade)
     x[:, :fade] *= ramp
@@ -198,13 +199,15 @@ def _pinned_wander(z: Floats, tau_min: float) -> Floats:
 
 def _first_order(drive: Floats, on: npt.NDArray[np.bool_], tau_min: float, tau_off_min: float, start: float) -> Floats:
     """Return the lagged drive at the minute marks (one more than `drive`), with one time constant on and one off."""
+    from scipy import signal  # loaded where it is needed: it is slow to start
+
     out = np.empty(drive.size + 1)
     out[0] = start
     edges = [0, *(np.flatnonzero(on[1:] != on[:-1]) + 1).tolist(), drive.size]
     level = start
     for a, b in pairwise(edges):
         keep = float(np.exp(-1.0 / (tau_min if on[a] else tau_off_min)))
-        part, _ = lfilter([1 - keep], [1.0, -keep], drive[a:b], zi=[keep * level])
+        part, _ = signal.lfilter([1 - keep], [1.0, -keep], drive[a:b], zi=[keep * level])
         out[a + 1 : b + 1] = part
         level = float(part[-1])
     return out

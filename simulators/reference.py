@@ -15,7 +15,6 @@ from collections import OrderedDict
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from simulators.faults import Fault
 from simulators.machine import Machine, generator
@@ -47,6 +46,8 @@ def reference_columns(
 
 
 def _run(machine: Machine, seed: int, scenario: Scenario, faults: tuple[Fault, ...]) -> dict[str, Floats]:
+    from scipy import signal  # loaded where it is needed: it is slow to start
+
     n = scenario.duration_us // _MINUTE_US
     rng = generator(seed, machine.key, _STREAM)
     load = np.repeat(rng.choice([0.4, 0.7, 1.0], n // 120 + 1), 120)[:n]
@@ -75,7 +76,7 @@ def _run(machine: Machine, seed: int, scenario: Scenario, faults: tuple[Fault, .
             case _:
                 pass  # the other families have no equation here
     keep = np.exp(-1 / 45)
-    lagged = lfilter([1 - keep], [1, -keep], drive)
+    lagged = signal.lfilter([1 - keep], [1, -keep], drive)
     return {
         "temperature": ambient + lagged + rng.normal(0, 0.3, n),
         "vibration": (vibration + 0.05) * rng.lognormal(0, 0.08, n),

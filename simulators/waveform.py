@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from simulators.faults import Condition, Fault
 from simulators.machine import Machine, generator
@@ -189,6 +188,8 @@ def _impacts(
     shaft_hz: float,
 ) -> Floats:
     """Return unit-RMS ringing of impacts: constant on the outer race, once per turn on the inner, per cage turn on a ball."""
+    from scipy import signal  # loaded where it is needed: it is slow to start
+
     rate = {"outer": lines.bpfo, "inner": lines.bpfi, "ball": 2 * lines.bsf}[race]
     modulation_hz, depth = {"outer": (0.0, 0.0), "inner": (shaft_hz, 0.8), "ball": (lines.ftf, 0.9)}[race]
     count = int(t[-1] * rate) + 2
@@ -199,13 +200,15 @@ def _impacts(
         size *= 1 + depth * np.cos(2 * math.pi * modulation_hz * at + rng.random() * 2 * math.pi)
     impulses = np.zeros(t.size)
     np.add.at(impulses, (at * fs_hz).astype(np.int64), size)
-    return _unit(lfilter(*_resonator(fs_hz, resonance_hz), impulses))
+    return _unit(signal.lfilter(*_resonator(fs_hz, resonance_hz), impulses))
 
 
 def _bursts(rng: np.random.Generator, n: int, fs_hz: float) -> Floats:
     """Return unit-RMS noise in irregular bursts: collapsing bubbles, or a dry bearing's friction."""
-    envelope = lfilter([1], [1, -math.exp(-1 / (0.004 * fs_hz))], rng.random(n) < 120 / fs_hz)
-    high = lfilter([1, -0.9], [1], rng.standard_normal(n))
+    from scipy import signal  # loaded where it is needed: it is slow to start
+
+    envelope = signal.lfilter([1], [1, -math.exp(-1 / (0.004 * fs_hz))], rng.random(n) < 120 / fs_hz)
+    high = signal.lfilter([1, -0.9], [1], rng.standard_normal(n))
     return _unit(high * (0.3 + envelope))
 
 

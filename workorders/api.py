@@ -21,6 +21,7 @@ from workorders.model import (
 from workorders.potential import note_cleared, open_potential_fault
 from workorders.seed import (
     LoginTaken,
+    WrongRepresentation,
     add_absence,
     add_certificate,
     add_shift,
@@ -30,6 +31,7 @@ from workorders.seed import (
     create_line,
     create_machine,
     create_site,
+    find_represented,
 )
 from workorders.store import NoSuchMachine, NoSuchTicket, add_event, lock_ticket, read_requirements, read_ticket
 from workorders.tickets import StaleVersion, file_ticket, transition
@@ -55,6 +57,7 @@ __all__ = [
     "Resolution",
     "StaleVersion",
     "Ticket",
+    "WrongRepresentation",
     "add_absence",
     "add_certificate",
     "add_event",
@@ -66,6 +69,7 @@ __all__ = [
     "create_machine",
     "create_site",
     "file_ticket",
+    "find_represented",
     "is_internal",
     "lock_ticket",
     "note_cleared",

@@ -284,11 +284,11 @@ RETURNING id
 -- Make an account, or bring it up to date; without a new password the old one stays, and so do a name that is more than
 -- the login, and the engineer or customer it stands for as long as the role stays.
 INSERT INTO account (tenant_id, login, password_hash, role, display_name, language, engineer_id, customer_id)
-VALUES ((SELECT current_tenant()), %(login)s, %(password_hash)s, %(role)s, %(display_name)s, %(language)s, %(engineer_id)s,
-    %(customer_id)s)
+VALUES ((SELECT current_tenant()), %(login)s, %(password_hash)s, %(role)s, %(display_name)s,
+    coalesce(%(language)s, 'en'), %(engineer_id)s, %(customer_id)s)
 ON CONFLICT (login) DO UPDATE SET role = excluded.role,
     display_name = CASE WHEN excluded.display_name = account.login THEN account.display_name ELSE excluded.display_name END,
-    language = excluded.language,
+    language = coalesce(%(language)s, account.language),
     engineer_id = CASE WHEN account.role = excluded.role THEN coalesce(excluded.engineer_id, account.engineer_id)
         ELSE excluded.engineer_id END,
     customer_id = CASE WHEN account.role = excluded.role THEN coalesce(excluded.customer_id, account.customer_id)
@@ -296,6 +296,17 @@ ON CONFLICT (login) DO UPDATE SET role = excluded.role,
     password_hash = CASE WHEN %(has_password)s THEN excluded.password_hash ELSE account.password_hash END,
     is_active = true
 RETURNING id
+
+-- name: find_represented
+-- The engineer and the customer of these codes, and whom an account already stands for under this role.
+SELECT
+    (SELECT id FROM engineer WHERE tenant_id = (SELECT current_tenant()) AND code = %(engineer)s) AS engineer_id,
+    (SELECT id FROM customer WHERE tenant_id = (SELECT current_tenant()) AND code = %(customer)s) AS customer_id,
+    EXISTS (
+        SELECT FROM account
+        WHERE tenant_id = (SELECT current_tenant()) AND login = %(login)s AND role = %(role)s
+            AND (engineer_id IS NOT NULL OR customer_id IS NOT NULL)
+    ) AS is_known
 
 -- name: read_password
 -- The stored password of an account of this tenant.

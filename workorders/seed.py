@@ -21,6 +21,10 @@ class CapBelowLoad(FettleError):
     """Engineer {code} has more than {job_cap} jobs now. Give a job_cap of at least that many, or move jobs to others first."""
 
 
+class WrongRepresentation(FettleError):
+    """Account {login}, role {role}: {why}."""
+
+
 async def _put(conn: AsyncConn, name: str, values: Mapping[str, Any]) -> int:
     row = await store.fetch_one(conn, name, values)
     assert row is not None
@@ -166,7 +170,7 @@ async def create_account(
     role: Role,
     display_name: str,
     password: str | None = None,
-    language: str = "en",
+    language: str | None = None,
     engineer_id: EngineerId | None = None,
     customer_id: CustomerId | None = None,
 ) -> UserId:
@@ -198,3 +202,32 @@ async def create_account(
     if password is not None:
         await conn.execute(store.queries.end_sessions, {"account_id": account_id})
     return account_id
+
+
+async def find_represented(
+    conn: AsyncConn, *, login: str, role: Role, engineer: str = "", customer: str = ""
+) -> tuple[EngineerId | None, CustomerId | None]:
+    """Return the engineer or the customer of a code, for the account that is to stand for it; empty codes mean neither.
+
+    Raises:
+        WrongRepresentation: there is none of that code, the role stands for nobody, or it has to and the account does not.
+    """
+    row = await store.fetch_one(
+        conn, "find_represented", {"login": login, "role": role.value, "engineer": engineer, "customer": customer}
+    )
+    assert row is not None
+
+    def refuse(why: str) -> WrongRepresentation:
+        return WrongRepresentation(login=login, role=role.value, why=why)
+
+    for takes, option, code, found in (
+        (Role.ENGINEER, "engineer", engineer, row["engineer_id"]),
+        (Role.CUSTOMER_REP, "customer", customer, row["customer_id"]),
+    ):
+        if code and role is not takes:
+            raise refuse(f"only the role {takes.value} stands for one {option}; leave --{option} out")
+        if code and found is None:
+            raise refuse(f"there is no {option} {code!r}; load it with a company file first")
+        if role is takes and not code and not row["is_known"]:
+            raise refuse(f"it needs --{option} CODE, the {option} it stands for")
+    return row["engineer_id"], row["customer_id"]

@@ -9,7 +9,7 @@ import pytest
 from dashboards import api as dashboards
 from dispatch import api, loop, offers, routes
 from dispatch import store as dispatch_store
-from fettle.db import DatabaseRole, connect
+from fettle.db import DatabaseRole, connect, connect_sync
 from fettle.http import Part
 from fettle.model import FaultFamily, Role, Severity, TicketState
 from workorders import api as workorders
@@ -459,3 +459,29 @@ async def test_the_board_tells_the_history_in_the_readers_language(company, offi
         body = (await web.client.get(path, params={"lang": language}, headers=supervisor)).json()
         (event,) = [event for event in body["events"] if event["kind"] == "assignment"]
         assert event["reason"].startswith(words)
+
+
+async def test_a_ticket_that_cannot_be_dispatched_stops_no_other_and_is_tried_again_later(company, plain_database):
+    acme = await company("acme")
+    await acme.hire("near", certificates={"hv_electrician": 2})
+    broken = await acme.find_fault(key="f1", severity=Severity.HIGH)
+    sound = await acme.find_fault(key="f2", machine="cabinet")
+    with connect_sync(plain_database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        conn.execute(
+            "CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE check_violation; END $$"
+        )
+        conn.execute(
+            "CREATE TRIGGER break_it BEFORE INSERT ON dispatch_decision FOR EACH ROW"
+            f" WHEN (NEW.ticket_id = {int(broken.ticket_id)}) EXECUTE FUNCTION break_it()"
+        )
+    set_aside = {}
+    tally = await api.run_round(acme.workers, tenant_id=acme.tenant_id, now=fixed(NOON), set_aside=set_aside)
+    assert (tally.offered, tally.failed, list(set_aside)) == (1, 1, [broken.ticket_id])
+    assert len(await _assignments(acme, sound.ticket_id)) == 1
+    soon = await api.run_round(acme.workers, tenant_id=acme.tenant_id, now=fixed(NOON), set_aside=set_aside)
+    assert soon.failed == 0
+    with connect_sync(plain_database.url, role=DatabaseRole.OWNER, name="test") as conn:
+        conn.execute("DROP TRIGGER break_it ON dispatch_decision")
+    later = fixed(NOON + timedelta(minutes=11))
+    tally = await api.run_round(acme.workers, tenant_id=acme.tenant_id, now=later, set_aside=set_aside)
+    assert (tally.offered, set_aside) == (1, {})
