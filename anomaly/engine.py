@@ -124,7 +124,7 @@ class Engine:
         for row, meta in enumerate(self._sensor_meta):
             self.sensors.low[row], self.sensors.high[row] = self.limits.believable(meta)
             machine = self._machine_meta[int(self.sensors.machine[row])]
-            self.sensors.alarm_at[row] = self.limits.alarm(meta, machine)[0]
+            self.sensors.alarm_at[row] = self.limits.alarm(meta, machine)[0] * self.sensors.limit_lift[row]
 
     def _make_channels(self, machine: int, rows: IntArray) -> None:
         kinds = [KINDS[int(k)] for k in self.sensors.kind[rows]]
@@ -315,7 +315,8 @@ class Engine:
     def settle(self, at_us: int, *, extra: dict[str, Any] | None = None) -> list[FindingEvent]:
         """Turn the alarms raised and cleared since the last call into changes of findings."""
         events: list[FindingEvent] = []
-        for machine, alarms in sorted(self.raised.items()):
+        for machine, every in sorted(self.raised.items()):
+            alarms = [a for a in every if not self.alarms.is_muted[a]]
             context = self._evidence.context(machine, at_us)
             context.p_value = self._evidence.p_value(machine)
             context.extra.update(extra or {})

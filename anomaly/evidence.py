@@ -62,7 +62,7 @@ class Evidence:
         if len(rows) == 0:
             return None
         c = int(rows[np.argmax(e.channels.score[rows])])
-        sigmas = float(e.channels.score[c] * e.channels.alarm_sigmas[c])
+        sigmas = float(e.channels.score[c] * e.channels.alarm_sigmas[c] * e.channels.lift[c])
         rate = e.pool.rate(int(e.channels.group[c]), sigmas)
         return None if rate is None else float(-np.expm1(-rate))
 
@@ -115,7 +115,7 @@ class Evidence:
         alarm = int(ch.alarm[c])
         since = int(alarms.since[alarm])
         view = View(int(ch.view[c]))
-        width = float(ch.alarm_sigmas[c] * ch.sigma[c])
+        width = float(ch.alarm_sigmas[c] * ch.lift[c] * ch.sigma[c])
         expected = float(ch.expected[c])
         if view in (View.EXCESS_HIGH, View.EXCESS_LOW):
             low, high = (None, expected + width) if view is View.EXCESS_HIGH else (expected - width, None)

@@ -76,6 +76,8 @@ class Machines(Columns):
     learned_steps: IntArray = column("i8", 0)
     learned_us: IntArray = column("i8", 0)
     next_fit: IntArray = column("i8", 0)
+    trained_from: IntArray = column("i8", NEVER)  # the baseline of the present fit
+    trained_until: IntArray = column("i8", NEVER)
     is_learning: BoolArray = column("?", 1)
     proof_since: IntArray = column("i8", NEVER)
     is_spoilt: BoolArray = column("?", 0)  # a long alarm since then: what was seen proves nothing
@@ -92,6 +94,7 @@ class Sensors(Columns):
     low: FloatArray = column("f8", -float("inf"))
     high: FloatArray = column("f8", float("inf"))
     alarm_at: FloatArray = column("f8", float("inf"))
+    limit_lift: FloatArray = column("f8", 1.0)  # what rejections made of the limit
     stuck_at: CountArray = column("i4", 60)
     rest_below: FloatArray = column("f8", -float("inf"))  # a load below this stands still
     # the last samples
@@ -160,13 +163,14 @@ class Channels(Columns):
     expected: FloatArray = column("f8", float("nan"))
     group: IntArray = column("i8", 0)  # channels calibrated together
     alarm_sigmas: FloatArray = column("f8", 8.0)
+    lift: FloatArray = column("f8", 1.0)  # what rejections made of the alarm level
     sigmas: FloatArray = column("f8", 0.0, (2,))  # the two sizes before this one
     excursion: FloatArray = column("f8", 0.0)  # its peak so far, in sigmas; 0 outside
     peaks: FloatArray = column("f8", 0.0, (6,))  # the largest of those that ended and wait for their proof
     peaks_n: IntArray = column("i8", 0)
     watched_days: FloatArray = column("f8", 0.0)
     score: FloatArray = column("f8", 0.0)  # 1 is the alarm level
-    peak: FloatArray = column("f8", 0.0)
+    peak: FloatArray = column("f8", 0.0)  # of this excursion or the last one, in alarm levels without lift
     flowed: BoolArray = column("?", 0)  # a phase through which current went steadily
     is_drift: BoolArray = column("?", 0)  # raised, and laid to the sensor
     # of late: means of heat and residual, variance of heat, covariance, variance of residual
@@ -180,3 +184,4 @@ class Alarms(Columns):
     under: CountArray = column("i4", 0)
     active: BoolArray = column("?", 0)
     raised_at: IntArray = column("i8", NEVER)
+    is_muted: BoolArray = column("?", 0)  # raised for nobody: rejected too often

@@ -82,7 +82,7 @@ class Steps:
         signed = np.where(ch.two_sided[c], np.maximum(up, down), up)
         with np.errstate(invalid="ignore"):
             sigmas = np.where(ch.is_fitted[c], np.maximum(signed, 0.0) / ch.sigma[c], 0.0)
-        score = sigmas / ch.alarm_sigmas[c]
+        score = sigmas / (ch.alarm_sigmas[c] * ch.lift[c])
         ch.score[c] = score
         live = ~m.historical[which][c_owner] & ~suspect[position[sensor]]
         self._compare_heat(c, residual, heat, valid & is_hot, period)
@@ -398,6 +398,8 @@ class Steps:
             on_count=np.where(ch.edge[k] > 0, config.excess_on_steps, config.on_delay_steps),
             off_count=off,
         )
+        reached = score[judged] * ch.lift[k]
+        ch.peak[k] = np.where(alarms.since[alarm] == at, reached, np.maximum(ch.peak[k], reached))
         ch.is_drift[k[raised]] = self._drifts(k[raised])
         for i in raised:
             e.raised[int(ch.machine[k[i]])].append(int(alarm[i]))
@@ -475,6 +477,7 @@ class Steps:
             means=means,
         )
         self._learn_stuck(rows)
+        m.trained_from[machine], m.trained_until[machine] = at[0], at[-1]
         m.version[machine] += 1
         hours = np.array(config.fit_hours) * 3.6e9
         m.next_fit[machine] = np.searchsorted(hours, m.learned_us[machine], side="right")

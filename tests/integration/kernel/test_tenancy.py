@@ -10,7 +10,7 @@ TELEMETRY = {
     "batch", "collector", "liveness", "reading", "reading_1d", "reading_1h", "reading_1m", "reading_text",
     "rejected_message", "rollup_position", "sparkplug_node", "waveform",
 }  # fmt: skip
-SHARED = {"schema_migration", "ticket_transition", "detector_state"}
+SHARED = {"schema_migration", "ticket_transition", "detector_state", "detector_config", "detector_promotion"}
 
 
 def _fill(url: str) -> dict[str, int]:
@@ -64,6 +64,7 @@ def _fill(url: str) -> dict[str, int]:
                        model_version, score, evidence) VALUES (%s, %s, 'k', 'bearing', 'machine', 'low', now(), now(), 'd', '1', 1, '{}')""",
                     (tenant, machine),
                 )
+                _fill_detection(conn, slug, tenant, machine, sensor)
                 (ticket,) = conn.execute(
                     """INSERT INTO ticket (tenant_id, number, type, channel, equipment_number, machine_id, fault_description, contact_phone,
                        region, occurred_at, created_at, updated_at)
@@ -112,6 +113,48 @@ def _fill(url: str) -> dict[str, int]:
                     (tenant,),
                 )
         return ids
+
+
+def _fill_detection(conn: psycopg.Connection, slug: str, tenant: int, machine: int, sensor: int) -> None:
+    conn.execute(
+        """INSERT INTO inhibition (tenant_id, machine_id, kind, starts_at, ends_at, reason, created_by, created_at)
+           VALUES (%s, %s, 'shelved', now(), now() + interval '1 hour', 'r', 'x', now())""",
+        (tenant, machine),
+    )
+    (outcome,) = conn.execute(
+        """INSERT INTO finding_outcome (tenant_id, machine_id, fault_family, outcome, decided_by, decided_at)
+           VALUES (%s, %s, 'bearing', 'missed', 'x', now()) RETURNING id""",
+        (tenant, machine),
+    ).fetchone()
+    conn.execute(
+        """INSERT INTO alarm_lift (tenant_id, machine_id, sensor_id, feature, factor, outcome_id, created_at, expires_at)
+           VALUES (%s, %s, %s, 'residual', 1.5, %s, now(), now())""",
+        (tenant, machine, sensor, outcome),
+    )
+    conn.execute(
+        """INSERT INTO detector_order (tenant_id, machine_id, kind, reason, ordered_by, ordered_at)
+           VALUES (%s, %s, 'reset', 'r', 'x', now())""",
+        (tenant, machine),
+    )
+    conn.execute(
+        """INSERT INTO model_version (tenant_id, machine_id, version, number, sha256, config_digest, code_version, feature_schema,
+           metrics, arrays, created_at) VALUES (%s, %s, '1', 1, 'x', 'x', 'x', '{}', '{}', '', now())""",
+        (tenant, machine),
+    )
+    (config,) = conn.execute(
+        "INSERT INTO detector_config (name, digest, body, created_by, created_at) VALUES (%s, 'x', '{}', 'x', now()) RETURNING id",
+        (slug,),
+    ).fetchone()
+    conn.execute(
+        """INSERT INTO shadow_finding (tenant_id, config_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at,
+           detector, model_version, score, evidence, change)
+           VALUES (%s, %s, %s, 'k', 'bearing', 'machine', 'low', now(), now(), 'd', '1', 1, '{}', 'raised')""",
+        (tenant, config, machine),
+    )
+    conn.execute(
+        "INSERT INTO detection_event (tenant_id, machine_id, at, actor, kind) VALUES (%s, %s, now(), 'x', 'inhibited')",
+        (tenant, machine),
+    )
 
 
 def _relations(conn: psycopg.Connection, schema: str) -> list[tuple[str, bool]]:
