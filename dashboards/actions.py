@@ -105,15 +105,17 @@ def _of_office(ticket_id: int, state: TicketState, role: Role, *, has_live: bool
         found.append(_move("confirm", ticket_id, "pending_confirmation"))
     if state is TicketState.PENDING_CONFIRMATION and role is Role.SUPERVISOR and not has_live:
         found.append(Action("dispatch", f"/api/v1/tickets/{ticket_id}/offers", is_main=True))
+    if state is TicketState.DISPATCHED and role is Role.SUPERVISOR:
+        found.append(_move("take_back", ticket_id, "pending_confirmation", fields=(_REASON,)))
     early = state in {TicketState.SUBMITTED, TicketState.PENDING_CONFIRMATION}
     if state in _CLOSING and (role is Role.SUPERVISOR or early):
         found.append(_close(ticket_id, _CLOSING[state]))
     return found
 
 
-def _move(key: str, ticket_id: int, to: str) -> Action:
+def _move(key: str, ticket_id: int, to: str, *, fields: tuple[Field, ...] = ()) -> Action:
     path = f"/api/v1/tickets/{ticket_id}/transitions"
-    return Action(key, path, body={"to": to}, is_main=True, needs_version=True)
+    return Action(key, path, body={"to": to}, fields=fields, is_main=True, needs_version=True)
 
 
 def _close(ticket_id: int, options: tuple[str, ...]) -> Action:

@@ -139,6 +139,7 @@ ACTION = {
     "send_back": Words("Send back", "退回返工"),
     "confirm": Words("Confirm", "确认工单"),
     "dispatch": Words("Dispatch now", "立即派工"),
+    "take_back": Words("Take the offer back", "收回派单"),
     "close": Words("Close the ticket", "关闭工单"),
 }
 FIELD = {

@@ -23,7 +23,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--role", required=True, choices=[role.value for role in Role], help="what they may do")
     parser.add_argument("--name", default="", help="how they are called")
     parser.add_argument("--language", choices=("en", "zh"), help="language of what they read; en for a new account")
-    parser.add_argument("--engineer", default="", metavar="CODE", help="the engineer who logs in; with the role engineer")
+    parser.add_argument(
+        "--engineer", default="", metavar="CODE", help="the engineer who logs in; with the role engineer"
+    )
     parser.add_argument(
         "--customer", default="", metavar="CODE", help="the customer they speak for; with the role customer_rep"
     )

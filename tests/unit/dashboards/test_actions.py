@@ -49,6 +49,7 @@ def test_a_former_assignee_has_no_button():
     [
         (Role.SUPERVISOR, "submitted", ["confirm", "close"]),
         (Role.SUPERVISOR, "pending_confirmation", ["dispatch", "close"]),
+        (Role.SUPERVISOR, "dispatched", ["take_back", "close"]),
         (Role.SUPERVISOR, "in_progress", ["close"]),
         (Role.ORDER_TAKER, "submitted", ["confirm", "close"]),
         (Role.ORDER_TAKER, "pending_confirmation", ["close"]),
