@@ -131,6 +131,11 @@ class PeakPool:
         self._default = default
         self._bounds = (lowest, highest)
 
+    @property
+    def days(self) -> float:
+        """How many channel-days were watched, over all groups."""
+        return float(self._days.sum())
+
     def watch(self, group: IntArray, days: FloatArray, low_peaks: IntArray) -> None:
         """Add time that healthy channels of each group were watched, and how many low peaks were not kept one by one."""
         self._days += np.bincount(group, weights=days, minlength=len(self._days))

@@ -98,6 +98,10 @@ class Columns:
             full[:] = values
         self._view()
 
+    def defaults(self) -> dict[str, float]:
+        """Return the value that each column of a new row has."""
+        return {name: spec.fill for name, spec in self._spec.items()}
+
     def nbytes_per_row(self) -> int:
         return sum(spec.dtype.itemsize * int(np.prod(spec.shape, dtype=int)) for spec in self._spec.values())
 

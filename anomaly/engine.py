@@ -114,13 +114,14 @@ class Engine:
             self.sensors.alarm[row] = first[0]
             self._alarm_subject.extend((Rule(rule), row) for rule in range(SENSOR_RULES))
             touched.add(machine)
-        self._apply_limits()
+        self.apply_limits()
         groups = Groups(self.sensors.machine, self.machines.n)
         for machine in sorted(touched):
             self._make_channels(machine, groups.of(machine))
         self._index()
 
-    def _apply_limits(self) -> None:
+    def apply_limits(self) -> None:
+        """Set the limits of all sensors from the table and from what rejections made of it."""
         for row, meta in enumerate(self._sensor_meta):
             self.sensors.low[row], self.sensors.high[row] = self.limits.believable(meta)
             machine = self._machine_meta[int(self.sensors.machine[row])]
@@ -169,6 +170,15 @@ class Engine:
     def set_aside(self, machine_ids: Iterable[int]) -> None:
         """Take no more samples of these machines; what is known of them stays as it is."""
         self._set_aside = frozenset(machine_ids)
+        self._index()
+
+    def relearn(self, machine: int, rows: IntArray) -> None:
+        """Make room to learn a machine, by its row and those of its sensors, from the first step."""
+        self.training.open(machine, rows)
+        self.reindex()
+
+    def reindex(self) -> None:
+        """Look at the tables anew after somebody else wrote to them."""
         self._index()
 
     def _index(self) -> None:
@@ -329,6 +339,10 @@ class Engine:
         self.raised.clear()
         self.cleared.clear()
         return events
+
+    def subjects(self) -> list[tuple[Rule, int]]:
+        """Return, alarm by alarm, its rule and the row of the sensor, channel or machine that it judges."""
+        return list(self._alarm_subject)
 
     def model_version(self, machine: int) -> str:
         return f"{self.config.digest()}.{int(self.machines.version[machine])}"

@@ -227,6 +227,13 @@ class Incidents:
                 events.append(FindingEvent(Change.CLEARED, known.finding, context.at_us))
         return events
 
+    def take(self, other: "Incidents", machine_ids: set[int], alarm_of: dict[int, int]) -> None:
+        """Take over what another has open on some machines; `alarm_of` gives an alarm's row here for its row there."""
+        for (machine_id, kind), known in other._open.items():
+            if machine_id in machine_ids:
+                alarms, seen = ({alarm_of[a] for a in rows if a in alarm_of} for rows in (known.alarms, known.seen))
+                self._open[machine_id, kind] = Open(known.finding, alarms, seen)
+
     def dump(self) -> list[dict[str, Any]]:
         return [
             {

@@ -76,6 +76,24 @@ class Training:
         means = self._x[self._sensor_slot[sensors], :n].T.astype(np.float64)
         return self._at[slot, :n].copy(), self._lag[slot, :n].astype(np.float64), means
 
+    def take(self, other: "Training", machine: int, sensors: IntArray, to_machine: int, to_sensors: IntArray) -> None:
+        """Take over what another has of a machine, bit by bit; `machine` and `sensors` are its rows there, the others here."""
+        slot = other.slot(machine)
+        if slot < 0:
+            self.close(to_machine, to_sensors)
+            return
+        self.open(to_machine, to_sensors)
+        mine, count = self.slot(to_machine), int(other._count[slot])
+        self._count[mine] = count
+        self._at[mine, :count] = other._at[slot, :count]
+        self._lag[mine, :count] = other._lag[slot, :count]
+        for sensor, to_sensor in zip(sensors.tolist(), to_sensors.tolist(), strict=True):
+            self._x[self._sensor_slot[to_sensor], :count] = other._x[other._sensor_slot[sensor], :count]
+
+    def slot(self, machine: int) -> int:
+        """Return the row that a machine learns in, -1 where it has none."""
+        return int(self._machine_slot[machine]) if machine < len(self._machine_slot) else -1
+
     def coarsen(self, machine: int, sensors: IntArray, step_us: int) -> None:
         """Average the steps of a machine into longer ones."""
         slot = self._machine_slot[machine]
