@@ -8,6 +8,7 @@ they came on; messages of a connection that is gone come again, and meet the uni
 """
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +40,7 @@ _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
 _DRAIN_S = 4.0
+_SWITCH_S = 0.0002  # the writer needs Python only briefly, some ten times a batch, and the database idles while it waits
 _STABLE_S = 5.0  # a connection that lasted so long begins the count of attempts anew
 _FLAPPING = 5
 
@@ -123,6 +125,8 @@ class Collector:
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
         self._writer_ready = self._loop.create_future()
+        switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         thread = threading.Thread(target=self._write, name="fettle-writer", daemon=True)
         thread.start()
         stopped = asyncio.create_task(stop.wait(), name="stop")
@@ -136,6 +140,7 @@ class Collector:
                 await session
             await self._drain()
         finally:
+            sys.setswitchinterval(switch_s)
             self._stopping.set()
             for task in (stopped, session):
                 task.cancel()

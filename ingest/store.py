@@ -229,8 +229,13 @@ class Store:
 
     def ensure_partitions(self, rows: ReadingArray) -> None:
         """Make the weekly partitions of these rows, before they are needed."""
-        weeks = np.unique((rows["ts"] - _WEEKS_BEGIN_US) // _WEEK_US)
-        for week in weeks.tolist():
+        if not len(rows):
+            return
+        ts = rows["ts"]
+        first, last = (int(ts.min()) - _WEEKS_BEGIN_US) // _WEEK_US, (int(ts.max()) - _WEEKS_BEGIN_US) // _WEEK_US
+        if first == last and first in self._weeks:
+            return
+        for week in np.unique((ts - _WEEKS_BEGIN_US) // _WEEK_US).tolist():
             if week not in self._weeks:
                 at = as_datetime(_WEEKS_BEGIN_US + week * _WEEK_US)
                 self.conn.execute(queries.ensure_partitions, {"from_ts": at, "to_ts": at})

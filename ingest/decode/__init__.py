@@ -7,12 +7,13 @@ as an argument.) Which codec applies to a topic is data: see `ingest.topics`.
     topic ─▶ topics.Table.route() ─▶ Route(format, Context)        once per topic, cached by the collector
     Route.decode(payload, received_us) ─▶ Decoded | BadPayload      every message
     decode_value(payload) / decode_signals(payload) ─▶ tuple | None   the two commonest shapes, without objects
+    parse_together(payloads), decode_values(bodies, units)            the commonest one, many at a time
 
 A message is either decoded, in whole or in part (`Decoded.rejected` lists the parts that were not), or refused with
 `BadPayload`; nothing else escapes.
 """
 
-from ingest.decode.fast import decode_signals, decode_value
+from ingest.decode.fast import decode_signals, decode_value, decode_values, parse_together
 from ingest.decode.instant import ClockPolicy, Verdict, judge, judge_batch, read_instant
 from ingest.decode.model import (
     BadPayload,
@@ -46,7 +47,9 @@ __all__ = [
     "WaveformBurst",
     "decode_signals",
     "decode_value",
+    "decode_values",
     "judge",
     "judge_batch",
+    "parse_together",
     "read_instant",
 ]

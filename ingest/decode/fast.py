@@ -1,10 +1,11 @@
-"""The two commonest payloads without an object in between.
+"""The commonest payloads without an object in between, alone and many at a time.
 
-Both functions answer None for anything but the plain form with default options; the caller then takes the route's
+All functions answer None for anything but the plain form with default options; the caller then takes the route's
 codec, which also finds the words for what is wrong. So None is never an error, and a tuple says exactly what the codec
 of plain JSON would have said.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -42,6 +43,60 @@ def decode_value(payload: bytes) -> tuple[int, float, str | None, int, int] | No
     except (KeyError, TypeError, ValueError, IndexError):  # orjson.JSONDecodeError is a ValueError
         return None
     return None
+
+
+def parse_together(payloads: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """Parse many payloads with one call, or answer None where one of them is no flat object on a line of its own.
+
+    None of them holds a line feed, each begins and ends with a brace and opens no other: so no text, list or object can
+    reach over the line feeds between them, and object `i` is exactly what payload `i` says.
+    """
+    n = len(payloads)
+    joined = b",\n".join(payloads)
+    if (
+        not joined.startswith(b"{")
+        or not joined.endswith(b"}")
+        or joined.count(b"{") != n
+        or joined.count(b"\n") != n - 1
+        or joined.count(b"},\n{") != n - 1
+    ):
+        return None
+    try:
+        bodies: list[dict[str, Any]] = _loads(b"[" + joined + b"]")
+    except ValueError:
+        return None
+    return bodies
+
+
+def decode_values(
+    bodies: Sequence[dict[str, Any]], units: Sequence[str | None]
+) -> tuple[list[int], list[float]] | None:
+    """Read what `decode_value` would read from each of `bodies`: (ts_us, values).
+
+    Args:
+        bodies: as parsed.
+        units: the unit that each is expected to carry, as once read by `decode_value`; any other one answers None.
+    """
+    try:
+        ts = [body["ts"] for body in bodies]
+        values = [body["value"] for body in bodies]
+        widths = set(map(len, bodies))
+        if widths == {3}:
+            if [body["unit"] for body in bodies] != units:
+                return None
+        elif widths != {2} or any(unit is not None for unit in units):
+            return None
+    except KeyError:
+        return None
+    if set(map(type, ts)) != {int} or not (min(ts) >= 100_000_000_000 and max(ts) < 100_000_000_000_000):
+        return None
+    if set(map(type, values)) != {float}:
+        for i, value in enumerate(values):
+            if type(value) is not float:
+                if type(value) is not int or not -_EXACT <= value <= _EXACT:
+                    return None
+                values[i] = float(value)
+    return [stamp * 1000 for stamp in ts], values
 
 
 def decode_signals(payload: bytes) -> tuple[int, tuple[str, ...], list[float], dict[str, Any] | None] | None:

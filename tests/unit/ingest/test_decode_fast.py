@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest.decode import BadPayload, decode_signals, decode_value
+from ingest.decode import BadPayload, decode_signals, decode_value, decode_values, parse_together
 from ingest.topics import load_table
 
 NOW = 1_795_219_200_000_000
@@ -135,3 +135,66 @@ def test_fast_signals_equal_the_codecs(body):
         sample = by_name[path[2]]
         assert (sample.ts_us, sample.value, sample.unit, sample.quality, sample.flags) == (ts_us, number, unit, 192, 0)
     assert rejected == 0
+
+
+pieces = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b"\n",
+        b'"',
+        b":",
+        b"1",
+        b'"ts":1795219200000',
+        b'"value":1.5',
+        b"},\n{",
+        b"],\n[",
+        b"\\",
+    ]
+)
+torn = st.lists(pieces, max_size=6).map(b"".join)
+flat = st.dictionaries(keys, leaves, max_size=4).map(orjson.dumps)
+
+
+@given(st.lists(flat | torn | objects.map(orjson.dumps), min_size=1, max_size=6))
+@example([b'{"a":1},{"b":2}', b'{"ts":1', b'"v":2}'])
+@example([b'{"a":1},\n{"b":2}', b'{"u":"x', b'y"}'])
+@example([b'{"a":1},\n{"b":2}', b"5", b'{"c":1}'])
+@example([b'{"a":[1', b"2]}", b'{"b":1}'])
+def test_what_is_parsed_together_is_what_each_says_alone(payloads):
+    bodies = parse_together(payloads)
+    if bodies is not None:
+        assert bodies == [orjson.loads(payload) for payload in payloads]
+
+
+@given(st.lists(flat, min_size=1, max_size=6))
+def test_flat_objects_are_parsed_together(payloads):
+    if not any(b"{" in payload[1:] for payload in payloads):
+        assert parse_together(payloads) is not None
+
+
+numbers = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.none() | st.booleans()
+one_value = st.builds(
+    lambda ts, value, more: {"ts": ts, "value": value, **more},
+    stamps | st.integers(0, 10**16) | st.floats(0, 1e15) | st.none(),
+    numbers,
+    st.dictionaries(st.sampled_from(["unit", "quality", "n"]), st.sampled_from(["A", "mm/s", "", 7, None]), max_size=2),
+)
+
+
+@given(st.lists(one_value, min_size=1, max_size=5), st.sampled_from([None, "A", "mm/s"]))
+@example(
+    [{"ts": 1_795_219_200_000, "value": 1, "unit": "A"}, {"ts": 1_795_219_200_000, "value": 1.5, "unit": "A"}], "A"
+)
+@example([{"ts": 1_795_219_200_000, "value": 1.5, "n": "A"}], None)
+def test_values_read_together_are_what_each_says_alone(bodies, unit):
+    got = decode_values(bodies, [unit] * len(bodies))
+    alone = [decode_value(orjson.dumps(body)) for body in bodies]
+    if got is not None:
+        assert alone == [(ts, value, unit, 192, 0) for ts, value in zip(*got, strict=True)]
+        assert {type(value) for value in got[1]} == {float}
+    elif len({len(body) for body in bodies}) == 1:
+        assert any(one is None or one[2] != unit for one in alone), "nothing kept it from reading them together"

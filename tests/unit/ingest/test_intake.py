@@ -63,6 +63,37 @@ def test_a_warm_intake_says_what_a_cold_one_says(sent):
     assert len(warm) == 2 * len(sent)
 
 
+@given(st.lists(st.tuples(topics, bodies), min_size=8, max_size=40), st.integers(0, 39))
+def test_many_at_once_say_what_they_say_one_by_one(sent, odd_one):
+    """A read of many messages against as many reads of one, both with an intake that knows the topics."""
+    sensors = {"x": "A", "a": "", "b": "", "v": "", "value": "", "y": ""}
+    value = b'{"ts":1795219200000,"value":1.5,"unit":"A"}'
+    sent = [("fettle/default/s1/m1/x", value if i != odd_one else payload) for i, (_, payload) in enumerate(sent)]
+    together, alone = _intake(**sensors), _intake(**sensors)
+    for intake in (together, alone):
+        _take(intake, ("fettle/default/s1/m1/x", value))
+    _take(together, *sent)
+    for message in sent:
+        _take(alone, message)
+    a, b = together.batch, alone.batch
+    assert [row[1:] for row in _rows(a) if row[1] != NOW] == [row[1:] for row in _rows(b) if row[1] != NOW]
+    assert (a.readings, a.ignored_messages, len(a)) == (b.readings, b.ignored_messages, len(b))
+    assert [(r.message, r.reason) for r in a.refusals] == [(r.message, r.reason) for r in b.refusals]
+
+
+def test_many_at_once_take_the_short_way(monkeypatch):
+    intake = _intake(x="A", y="A")
+    topics = ["fettle/default/s1/m1/x", "fettle/default/s1/m1/y"]
+    value = b'{"ts":1795219200000,"value":1.5,"unit":"A"}'
+    _take(intake, *((topic, value) for topic in topics))
+    monkeypatch.setattr("ingest.intake.decode_value", lambda _: 1 / 0)
+    monkeypatch.setattr(intake, "_take_slowly", lambda *_: 1 / 0)
+    batch = _take(
+        intake, *((topics[n % 2], b'{"ts":%d,"value":%d,"unit":"A"}' % (1795219200000 + n, n)) for n in range(20))
+    )
+    assert _rows(batch)[2:] == [(n % 2 + 1, NOW + n * 1000, float(n), n + 2) for n in range(20)]
+
+
 @given(messages)
 def test_every_message_is_accounted_for(sent):
     batch = _take(_intake(x="A"), *sent)
