@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anomaly import ticks
+from anomaly.assessment import Assessment
 from anomaly.calibrate import PeakPool
 from anomaly.columns import NEVER, AnyArray, BoolArray, FloatArray, ForeignState, Groups, IntArray
 from anomaly.config import KINDS, LOADS, UNSCORED, VIBRATION, EngineConfig
@@ -77,6 +78,7 @@ class Engine:
         self.cleared: dict[int, list[int]] = defaultdict(list)
         self._alarm_subject: list[tuple[Rule, int]] = []  # rule, and the sensor row or channel row it judges
         self._set_aside: frozenset[int] = frozenset()
+        self.assessment = Assessment(self)
         self._index()
 
     # -- registration ------------------------------------------------------------------------------------------------
@@ -198,6 +200,7 @@ class Engine:
         self.validity = Validity(self.config, self.sensors, self.alarms)
         self.steps = Steps(self)
         self._evidence = Evidence(self)
+        self.assessment.index()
 
     def _rows_of(self, ids: AnyArray) -> IntArray:
         """Return the sensor rows of ids, -1 where unknown."""
@@ -231,7 +234,9 @@ class Engine:
             part = slice(start, end)
             events.extend(self._tick(rows[part], ts[part], x[part], bad[part], live[part]))
         self.machines.seen_us[np.unique(self.sensors.machine[rows[live]])] = received_us
-        return events
+        if len(ts):
+            events.extend(self.assessment.batch(rows, ts, flags, live, received_us))
+        return self.assessment.out(events, int(ts.max(initial=NEVER)))
 
     def _tick(self, rows: IntArray, ts: IntArray, x: FloatArray, bad: BoolArray, live: BoolArray) -> list[FindingEvent]:
         s = self.sensors
@@ -327,22 +332,38 @@ class Engine:
         events: list[FindingEvent] = []
         for machine, every in sorted(self.raised.items()):
             alarms = [a for a in every if not self.alarms.is_muted[a]]
-            context = self._evidence.context(machine, at_us)
-            context.p_value = self._evidence.p_value(machine)
-            context.extra.update(extra or {})
+            context = self._evidence.raising(machine, at_us, extra)
             for kind in FindingKind:
                 mine = [a for a in alarms if self._evidence.kind_of(*self._alarm_subject[a]) is kind]
                 if mine:
                     events.extend(self.incidents.raise_alarms(mine, self._evidence.signs(machine, kind), context, kind))
+                    self.assessment.raised_now(machine, at_us, kind)
         for machine, alarms in sorted(self.cleared.items()):
             events.extend(self.incidents.clear_alarms(alarms, self._evidence.context(machine, at_us)))
         self.raised.clear()
         self.cleared.clear()
         return events
 
+    def refresh(self, machine: int, at_us: int) -> list[FindingEvent]:
+        """Tell the evidence of an open fault of a machine anew."""
+        signs = self._evidence.signs(machine, FindingKind.MACHINE)
+        return self.incidents.refresh(signs, self._evidence.raising(machine, at_us))
+
+    def subject_of(self, alarm: int, rule: Rule, row: int) -> None:
+        """Note what a new alarm judges: a rule, and the row of its sensor, channel or machine."""
+        assert alarm == len(self._alarm_subject)
+        self._alarm_subject.append((rule, row))
+
     def subjects(self) -> list[tuple[Rule, int]]:
         """Return, alarm by alarm, its rule and the row of the sensor, channel or machine that it judges."""
         return list(self._alarm_subject)
+
+    def find_machine(self, machine_id: int) -> MachineMeta | None:
+        row = self._machine_of.get(machine_id)
+        return None if row is None else self._machine_meta[row]
+
+    def list_machines(self) -> list[MachineMeta]:
+        return list(self._machine_meta)
 
     def model_version(self, machine: int) -> str:
         return f"{self.config.digest()}.{int(self.machines.version[machine])}"
@@ -385,7 +406,7 @@ class Engine:
             numbers = [self._machine_meta[int(k)].number for k in together]
             extra = {"scope": "site", "machines": numbers} if len(together) > 1 else {"scope": "machine"}
             events.extend(self.settle(now_us, extra=extra))
-        return events
+        return self.assessment.out(events, 0)
 
     def _by_site(self, fresh: IntArray, silent: BoolArray, watched: BoolArray) -> list[IntArray]:
         """Split machines that fell silent into incidents: most of a site at once is one, its first machine stands for it."""
@@ -412,10 +433,13 @@ class Engine:
             arrays.update(table.dump(name))
         arrays.update(self.training.dump())
         arrays.update(self.pool.dump())
+        assessed, assessment = self.assessment.dump()
+        arrays.update(assessed)
         body: dict[str, Any] = {
             "state_version": STATE_VERSION,
             "config": self.config.digest(),
             "incidents": self.incidents.dump(),
+            "assessment": assessment,
             "alarm_subject": [[int(rule), subject] for rule, subject in self._alarm_subject],
             "unknown_samples": self.unknown_samples,
         }
@@ -455,6 +479,7 @@ class Engine:
         engine.training.load(arrays)
         engine.pool.load(arrays)
         engine.incidents.load(body["incidents"])
+        engine.assessment.load(arrays, body.get("assessment", {}))
         engine.unknown_samples = body["unknown_samples"]
         engine._restore(known_machines, known_sensors, body)
         engine.register(known_machines.values(), known_sensors.values())

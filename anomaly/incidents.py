@@ -4,6 +4,7 @@ Two findings may be open on a machine at a time: one of kind `machine` and one o
 become evidence of the open one. An alarm that comes back soon after its finding was cleared opens it again.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,13 @@ CHECKS: dict[FaultFamily, tuple[str, ...]] = {
 }
 """Keys of the suggested checks; `anomaly.wording` has them in Chinese and English."""
 
+MACHINE_RULES = frozenset({Rule.LIMIT, Rule.DEVIATION, Rule.CHANGE, Rule.RATE})
+"""Rules that blame the machine; all others blame a sensor."""
+
+IMPACTS = (".kurtosis", ".crest")
+"""How ingestion names the sensors that it derives from waveforms and that rise with impacts."""
+
+_SOON_US = 48 * 3_600_000_000
 _RANK = {Severity.LOW: 0, Severity.MEDIUM: 1, Severity.HIGH: 2}
 
 
@@ -103,12 +111,48 @@ class Context:
     zone: str | None = None
     zone_table: str | None = None
     zone_source: str | None = None
+    health: float | None = None
+    time_to_limit: dict[str, Any] | None = None
+    tie_us: int = 0  # onsets that lie within an on-delay of each other are one
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def rank(signs: list[Sign]) -> list[Sign]:
-    """Order evidence by first onset, then by contribution: neighbours alarm later, by cross-talk."""
-    return sorted(signs, key=lambda s: (not s.is_active, s.onset_us, -s.score, int(s.sensor_id)))
+def rank(signs: list[Sign], tie_us: int = 0) -> list[Sign]:
+    """Order evidence sensor by sensor: active ones first, by first onset, then by contribution.
+
+    Neighbours alarm later, by cross-talk; onsets within `tie_us` of the first are the same onset. The signs of one sensor
+    stay together, the strongest active one first.
+    """
+    by_sensor: dict[int, list[Sign]] = {}
+    for sign in signs:
+        by_sensor.setdefault(int(sign.sensor_id), []).append(sign)
+    first = min((s.onset_us for s in signs if s.is_active), default=0)
+
+    def place(mine: list[Sign]) -> tuple[bool, int, float, int]:
+        active = [s for s in mine if s.is_active]
+        onset = min(s.onset_us for s in active or mine)
+        late = onset if tie_us <= 0 else max(onset - first, 0) // tie_us
+        return (not active, late, -math.fsum(s.score for s in mine), int(mine[0].sensor_id))
+
+    ordered = sorted(by_sensor.values(), key=place)
+    return [s for mine in ordered for s in sorted(mine, key=lambda s: (not s.is_active, -s.score, int(s.rule)))]
+
+
+def entries(ranked: list[Sign]) -> list[dict[str, Any]]:
+    """Return one entry per sensor, in order; `features` lists what was said of it, `contribution` is their sum."""
+    out: dict[int, dict[str, Any]] = {}
+    for sign in ranked:
+        part = sign.as_dict()
+        entry = out.setdefault(int(sign.sensor_id), {**part, "contribution": 0.0, "features": []})
+        names = ("feature", "direction", "contribution", "measured", "expected", "low", "high", "limit", "source")
+        entry["features"].append({**{name: part[name] for name in names}, "is_active": sign.is_active})
+    for entry in out.values():
+        entry["contribution"] = math.fsum(f["contribution"] for f in entry["features"])
+    return list(out.values())
+
+
+def score_of(ranked: list[Sign]) -> float:
+    return math.fsum(entry["contribution"] for entry in entries(ranked))
 
 
 def family_of(signs: list[Sign]) -> FaultFamily:
@@ -120,8 +164,13 @@ def family_of(signs: list[Sign]) -> FaultFamily:
     hot = any(s.kind is SignalKind.TEMPERATURE and s.is_up for s in active)
     if any(s.view is View.EXCESS_HIGH or (s.rule is Rule.LIMIT and s.kind is SignalKind.CURRENT) for s in active):
         return FaultFamily.OVERLOAD
+    # impacts ring at some kHz: acceleration and its kurtosis rise, velocity below 1 kHz hardly moves
+    if any(s.is_up and s.name.endswith(IMPACTS) for s in active):
+        return FaultFamily.BEARING
     if vibration:
-        growing = hot or not vibration[0].is_step
+        is_slow = {s.sensor_id for s in signs if s.kind is SignalKind.VIBRATION_VELOCITY}
+        rings = bool(is_slow) and not is_slow.intersection(s.sensor_id for s in vibration)
+        growing = hot or rings or not vibration[0].is_step
         return FaultFamily.BEARING if growing else FaultFamily.IMBALANCE
     if any(s.view is View.EXCESS_LOW for s in active):
         return FaultFamily.NO_LOAD
@@ -160,7 +209,7 @@ class Incidents:
         """Take newly raised alarms of one machine and one kind; `signs` is all the evidence there is, theirs included."""
         key = (int(context.machine_id), kind)
         known = self._open.get(key)
-        ranked = rank(signs)
+        ranked = rank(signs, context.tie_us)
         severity = _severity(ranked, context)
         if known is not None and (
             known.finding.cleared_us is None or context.at_us - known.finding.cleared_us <= self._reopen_us
@@ -183,7 +232,7 @@ class Incidents:
             model_version=context.model_version,
             tier=context.tier,
             mode=context.mode,
-            score=sum(s.score for s in ranked),
+            score=score_of(ranked),
             p_value=context.p_value,
             threshold=1.0,
             set_rate=context.set_rate,
@@ -208,11 +257,40 @@ class Incidents:
         known.finding = before.changed(
             severity=severity,
             cleared_us=None,
-            score=sum(s.score for s in ranked),
+            score=score_of(ranked),
             sensor_ids=sensors,
             evidence=_evidence(ranked, context, before.onset_us, first=before.evidence, reopened=reopened),
         )
         return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)] if is_news else []
+
+    def refresh(self, signs: list[Sign], context: Context) -> list[FindingEvent]:
+        """Bring the evidence of an open fault of a machine up to date; told only if its severity rose or the outlook changed."""
+        known = self._open.get((int(context.machine_id), FindingKind.MACHINE))
+        if known is None or known.finding.cleared_us is not None or not signs:
+            return []
+        before = known.finding
+        ranked = rank(signs, context.tie_us)
+        severity = max(_severity(ranked, context), before.severity, key=_RANK.__getitem__)
+        has_outlook = context.time_to_limit is not None
+        is_news = severity is not before.severity or has_outlook or before.evidence.get("time_to_limit") is not None
+        known.finding = before.changed(
+            severity=severity,
+            score=score_of(ranked),
+            sensor_ids=_merge(before.sensor_ids, ranked),
+            evidence=_evidence(ranked, context, before.onset_us, first=before.evidence, reopened=False),
+        )
+        return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)] if is_news else []
+
+    def amend(self, key: str, *, family: FaultFamily | None = None, **evidence: Any) -> Finding | None:
+        """Add to the evidence of a finding what was found out beside the fold; return it, or None if it is not known."""
+        for known in self._open.values():
+            if known.finding.key == key:
+                body = {**known.finding.evidence, **evidence}
+                if family is not None:
+                    body |= {"family_now": family.value, "checks": list(CHECKS[family])}
+                known.finding = known.finding.changed(evidence=body, fault_family=family or known.finding.fault_family)
+                return known.finding
+        return None
 
     def clear_alarms(self, alarms: list[int], context: Context) -> list[FindingEvent]:
         """Take alarms that cleared; a finding is cleared with the last alarm that holds it open."""
@@ -229,7 +307,7 @@ class Incidents:
 
     def take(self, other: "Incidents", machine_ids: set[int], alarm_of: dict[int, int]) -> None:
         """Take over what another has open on some machines; `alarm_of` gives an alarm's row here for its row there."""
-        for (machine_id, kind), known in other._open.items():
+        for (machine_id, kind), known in other._open.items():  # noqa: SLF001 -- another of the same class
             if machine_id in machine_ids:
                 alarms, seen = ({alarm_of[a] for a in rows if a in alarm_of} for rows in (known.alarms, known.seen))
                 self._open[machine_id, kind] = Open(known.finding, alarms, seen)
@@ -260,7 +338,10 @@ def _merge(known: tuple[SensorId, ...], ranked: list[Sign]) -> tuple[SensorId, .
 
 
 def _severity(ranked: list[Sign], context: Context) -> Severity:
+    outlook = context.time_to_limit
     if context.zone == "D" or any(s.rule is Rule.LIMIT and s.is_active for s in ranked):
+        return Severity.HIGH
+    if outlook is not None and outlook["high_us"] is not None and outlook["high_us"] < _SOON_US:
         return Severity.HIGH
     if context.zone == "C" or max((s.score for s in ranked), default=0.0) >= 2.0:
         return Severity.MEDIUM
@@ -272,14 +353,15 @@ def _evidence(
 ) -> dict[str, Any]:
     family = (
         FaultFamily.SENSOR_FAULT
-        if all(s.is_drift or s.rule not in {Rule.LIMIT, Rule.DEVIATION} for s in ranked)
+        if all(s.is_drift or s.rule not in MACHINE_RULES for s in ranked)
         else family_of(ranked)
     )
+    listed = entries(ranked)
     body: dict[str, Any] = {
         "machine": context.number,
         "at_us": context.at_us,
-        "contributions": [s.as_dict() for s in ranked],
-        "first_out": first["first_out"] if first else (ranked[0].as_dict() if ranked else None),
+        "contributions": listed,
+        "first_out": first["first_out"] if first else (listed[0] if listed else None),
         "window_us": [onset_us - 86_400_000_000, context.at_us],
         "zone": context.zone,
         "zone_table": context.zone_table,
@@ -288,9 +370,17 @@ def _evidence(
         "checks": list(CHECKS[family]),
         "mode": context.mode,
         "tier": context.tier,
-        "time_to_limit": None,
+        "health": context.health,
+        "time_to_limit": context.time_to_limit,
+        "precision": None,
+        "similar": [],
+        "incident": None,
+        "waveform": None,
+        "second_opinions": None,
         **context.extra,
     }
+    for name in ("waveform", "second_opinions"):  # found out beside the fold: kept
+        body[name] = (first or {}).get(name)
     if reopened:
         body["reopened"] = True
     return body

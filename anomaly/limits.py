@@ -69,6 +69,17 @@ class Limits:
         row = self.body["range"].get(sensor.unit)
         return (float(row["low"]), float(row["high"])) if row else (-float("inf"), float("inf"))
 
+    def rate(self, sensor: SensorMeta) -> tuple[float, str]:
+        """Return the most that a sensor may move in a minute and where that comes from; infinite if there is none."""
+        row = self.body.get("rate", {}).get(sensor.unit)
+        return (float(row["per_minute"]), str(row["source"])) if row else (float("inf"), "")
+
+    @property
+    def phase_unbalance(self) -> tuple[float, str] | None:
+        """Return the share of the phases' mean by which one may be off, and its source; None where the file has none."""
+        row = self.body["limits"].get("unbalance")
+        return (float(row["of_mean"]), str(row["source"])) if row else None
+
     def alarm(self, sensor: SensorMeta, machine: MachineMeta) -> tuple[float, str]:
         """Return the absolute alarm limit of a sensor and where it comes from; infinite if there is none."""
         own = machine.limits.get(sensor.kind.value)
@@ -103,6 +114,11 @@ def read_limits(text: str, *, path: str) -> Limits:
         _ = body["vibration"]["rows"][body["vibration"]["default"]]
         for section in ("limits", "range"):
             _ = body[section]
+        for unit, row in body.get("rate", {}).items():
+            if not float(row["per_minute"]) > 0 or not row["source"]:
+                raise BadLimitsFile(path=path, why=f"rate of {unit}: per_minute must be above 0 and have a source")
+        if limits.phase_unbalance is not None and not 0 < limits.phase_unbalance[0] < 1:
+            raise BadLimitsFile(path=path, why="limits.unbalance: of_mean must lie between 0 and 1, as in 0.10")
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise BadLimitsFile(path=path, why=f"{type(error).__name__}: {error}") from error
     return limits

@@ -31,6 +31,9 @@ class Rule(IntEnum):
     UNIT = 6
     NOISE = 7
     DEVIATION = 8
+    CHANGE = 9  # vibration too far from its baseline: the machine's fault
+    RATE = 10  # faster than its unit allows: the machine's fault
+    SKEW = 11  # the clock of a machine's device
 
 
 SENSOR_RULES = 8
@@ -67,6 +70,7 @@ class Machines(Columns):
     lag_high: FloatArray = column("f8", float("inf"), (2 * len(LAG_TAUS_S),))
     load_floor: FloatArray = column("f8", float("inf"))  # least running sample of the baseline
     knows_off: BoolArray = column("?", 0)
+    is_sure: BoolArray = column("?", 0)  # that it runs when its load says so
     lag_since: IntArray = column("i8", NEVER)
     mode: IntArray = column("i8", Mode.UNKNOWN)
     tier: IntArray = column("i8", Tier.LIMITS)

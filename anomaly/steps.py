@@ -45,11 +45,21 @@ class Steps:
             return []
         at = (m.open_step[which] + 1) * m.step_us[which]
         dt_s = np.minimum((at - m.last_step_us[which]) / 1e6, 1e9)
+        has_load = m.load_row[which] >= 0
+        ran = (m.mode[which] == Mode.RUNNING) | ~has_load
         load = self._load(which, sensor_rows, mean, at, dt_s)
         m.last_step_us[which] = at
-        in_mode = (m.mode[which] == Mode.RUNNING) | (m.load_row[which] < 0)
+        runs = (m.mode[which] == Mode.RUNNING) | ~has_load
         suspect = self._soundness.judge(
-            sensor_rows, owner, len(which), at[owner], mean, in_mode[owner], m.is_learning[which][owner]
+            sensor_rows,
+            owner,
+            len(which),
+            at[owner],
+            mean,
+            running=runs[owner],
+            settled=(runs & ran)[owner],
+            certain=(runs & (m.is_sure[which] | ~has_load))[owner],
+            learning=m.is_learning[which][owner],
         )
         mean = np.where(self._soundness.is_clean(sensor_rows), mean, np.nan)
 
@@ -88,13 +98,17 @@ class Steps:
         self._compare_heat(c, residual, heat, valid & is_hot, period)
         self._alarms(c, at_c, score, valid & live, period)
 
+        e.assessment.step(
+            which, at, sensor_rows, owner, mean, c, c_owner, residual, expected, score, valid & live
+        )
         suspicious = np.zeros(len(which), dtype=bool)
         suspicious[c_owner[valid & (score > config.warn_share)]] = True
         self._calibrate(which, at, c, c_owner, sigmas, valid & live, period)
         self._adapt(c, residual, valid & live & ~suspicious[c_owner], period, is_hot)
         self._learn(which, at, dt_s, sensor_rows, owner, np.where(suspect, np.nan, mean), suspicious)
         e.take_sensor_changes()
-        return e.settle(int(at.max())) if e.raised or e.cleared else []
+        events = e.settle(int(at.max())) if e.raised or e.cleared else []
+        return [*events, *e.assessment.refresh(which, at)]
 
     def _lasting(self, c: IntArray, residual: FloatArray, valid: BoolArray) -> FloatArray:
         """Return the part of the last three residuals that all of them share, less their scatter: quick where a change is gross."""
@@ -300,8 +314,8 @@ class Steps:
         high, low = view == View.EXCESS_HIGH, view == View.EXCESS_LOW
         # a machine that is not driven near its limit tells nothing about it, neither good nor bad
         near = e.config.excess_near
-        ready &= ~(high & ((x < near * edge) | (hours < e.config.excess_high_hours)))
-        ready &= ~(low & ((x > (2.0 - near) * edge) | (hours < e.config.excess_low_hours)))
+        ready &= ~(is_excess & (hours < e.config.excess_hours))
+        ready &= ~((high & (x < near * edge)) | (low & (x > (2.0 - near) * edge)))
         idle = ~loaded & ch.needs_running[c] & (view == View.LEVEL) & (residual < np.log(e.config.idle_vibration_share))
         ready &= ~idle
         uses_lag = (ch.coefficients[c][:, LAG_FEATURES] != 0).any(axis=1)
@@ -464,6 +478,10 @@ class Steps:
         rows = e.sensors_of.of(machine)
         channel_rows = e.channels_of.of(machine)
         at, lag, means = e.training.rows(machine, rows)
+        hours = np.array(config.fit_hours) * 3.6e9
+        m.next_fit[machine] = np.searchsorted(hours, m.learned_us[machine], side="right")
+        if self._stands(machine, rows, means):
+            return
         fit_machine(
             config,
             m,
@@ -479,16 +497,31 @@ class Steps:
         self._learn_stuck(rows)
         m.trained_from[machine], m.trained_until[machine] = at[0], at[-1]
         m.version[machine] += 1
-        hours = np.array(config.fit_hours) * 3.6e9
-        m.next_fit[machine] = np.searchsorted(hours, m.learned_us[machine], side="right")
         own = (
             m.learned_us[machine] >= config.own_model_hours * 3.6e9
             and m.learned_steps[machine] >= config.own_model_steps
         )
         m.tier[machine] = Tier.OWN_MODEL if own else Tier.PROVISIONAL
+        m.is_sure[machine] |= own or m.knows_off[machine] or self._rated(machine) > 0.0
         if m.next_fit[machine] >= len(config.fit_hours):
             m.is_learning[machine] = False
             e.training.close(machine, rows)
+
+    def _rated(self, machine: int) -> float:
+        """Return the rated current of a machine whose load is a current, 0 where unknown."""
+        e = self._engine
+        row = int(e.machines.load_row[machine])
+        is_current = row >= 0 and e.sensor_meta(row).kind is SignalKind.CURRENT
+        return float(e.machine_meta(machine).rated_current_a or 0.0) if is_current else 0.0
+
+    def _stands(self, machine: int, rows: IntArray, means: FloatArray) -> bool:
+        """Say whether the name plate shows that a machine hardly ran yet: there is nothing to learn of it."""
+        rated = self._rated(machine)
+        if not rated > 0.0:
+            return False
+        load = means[:, rows == self._engine.machines.load_row[machine]]
+        load = np.abs(load[np.isfinite(load)])
+        return len(load) > 0 and float(np.quantile(load, 0.9)) < self._engine.config.running_off_share * rated
 
     def _learn_stuck(self, rows: IntArray) -> None:
         """Set how many identical neighbours in a row are too many, from their share and the longest run in the baseline."""
