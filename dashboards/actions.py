@@ -52,6 +52,7 @@ def actions_for(
     ticket_id: int,
     state: TicketState,
     has_customer: bool,
+    has_machine: bool,
     assignments: Sequence[tuple[int, int, str]],
 ) -> list[dict[str, Any]]:
     """Return the actions for a caller, the most likely first, as JSON-able values.
@@ -66,7 +67,7 @@ def actions_for(
         if role is Role.CUSTOMER_REP or (role in _OFFICE and not has_customer):
             found = _of_judge(ticket_id)
     elif role in _OFFICE:
-        found = _of_office(ticket_id, state, role, has_live=live is not None)
+        found = _of_office(ticket_id, state, role, has_live=live is not None, has_machine=has_machine)
     elif role is Role.CUSTOMER_REP and state is TicketState.SUBMITTED:
         found = [_close(ticket_id, ("cancelled",))]
     return [asdict(action) for action in found]
@@ -99,9 +100,13 @@ def _of_judge(ticket_id: int) -> list[Action]:
     ]
 
 
-def _of_office(ticket_id: int, state: TicketState, role: Role, *, has_live: bool) -> list[Action]:
+def _of_office(ticket_id: int, state: TicketState, role: Role, *, has_live: bool, has_machine: bool) -> list[Action]:
     found = []
-    if state is TicketState.SUBMITTED:
+    if not has_machine and state is not TicketState.CLOSED:
+        number = Field("equipment_number", "field.equipment_number", "text")
+        path = f"/api/v1/tickets/{ticket_id}/machine"
+        found.append(Action("identify", path, fields=(number,), is_main=True, needs_version=True))
+    elif state is TicketState.SUBMITTED:
         found.append(_move("confirm", ticket_id, "pending_confirmation"))
     if state is TicketState.PENDING_CONFIRMATION and role is Role.SUPERVISOR and not has_live:
         found.append(Action("dispatch", f"/api/v1/tickets/{ticket_id}/offers", is_main=True))

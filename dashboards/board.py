@@ -285,6 +285,7 @@ async def load_ticket(
             ticket_id=ticket["ticket_id"],
             state=TicketState(ticket["state"]),
             has_customer=ticket["has_customer"],
+            has_machine=ticket["machine_id"] is not None,
             assignments=[(row["assignment_id"], row["engineer_id"], row["status"]) for row in assignments],
         ),
     }

@@ -140,6 +140,7 @@ ACTION = {
     "confirm": Words("Confirm", "确认工单"),
     "dispatch": Words("Dispatch now", "立即派工"),
     "take_back": Words("Take the offer back", "收回派单"),
+    "identify": Words("Say which machine it is", "确认设备"),
     "close": Words("Close the ticket", "关闭工单"),
 }
 FIELD = {

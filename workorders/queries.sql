@@ -201,6 +201,13 @@ SET state = %(to_state)s,
 WHERE tenant_id = (SELECT current_tenant()) AND id = %(ticket_id)s
 RETURNING version
 
+-- name: put_machine_on_ticket
+-- Say which machine a ticket is about, and whose it is where nobody has said so.
+UPDATE ticket
+SET machine_id = %(machine_id)s, equipment_number = %(number)s, customer_id = coalesce(customer_id, %(customer_id)s),
+    version = version + 1, updated_at = %(now)s
+WHERE tenant_id = (SELECT current_tenant()) AND id = %(ticket_id)s
+
 -- name: put_site
 -- Make a site, or bring it up to date.
 INSERT INTO site (tenant_id, code, name, region, latitude, longitude, time_zone)

@@ -25,6 +25,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     store.NoSuchTicket: ProblemKind(404, "no-such-ticket", Words("No such ticket", "工单不存在"), "工单 {ticket_id} 不存在，或您无权查看。"),
     store.NoSuchMachine: ProblemKind(404, "no-such-machine", Words("No such machine", "设备不存在"), "没有设备编号为 {number} 的设备。"),
     tickets.StaleVersion: ProblemKind(412, "stale-version", Words("Somebody was faster", "工单已被他人修改"), "工单当前版本为 {version}，而不是 {expected}，请重新读取后再操作。"),
+    tickets.MachineIsSettled: ProblemKind(409, "machine-settled", Words("The machine is settled", "设备已确定"), "工单 {number} 的设备为 {machine}，状态为 {state}；如为其他设备，请另行提交工单。"),
     lifecycle.IllegalTransition: ProblemKind(409, "illegal-transition", Words("Not part of the life cycle", "状态流转不允许"), "工单不能从 {from_state} 变为 {to_state}；可变为：{allowed}。"),
     lifecycle.NotYourMove: ProblemKind(403, "not-your-move", Words("Not your move", "角色无权流转"), "角色 {role} 无权将工单从 {from_state} 变为 {to_state}；需要：{takes}。"),
     lifecycle.NotReady: ProblemKind(409, "not-ready", Words("Not ready yet", "条件尚未满足"), "工单暂时不能变为 {to_state}：{why_zh}。"),
@@ -45,6 +46,7 @@ MOVERS = (Role.CUSTOMER_REP, Role.ORDER_TAKER, Role.SUPERVISOR, Role.ENGINEER)
 Filer = Annotated[Principal, Depends(require(*FILERS))]
 Reader = Annotated[Principal, Depends(require(*READERS))]
 Mover = Annotated[Principal, Depends(require(*MOVERS))]
+Office = Annotated[Principal, Depends(require(Role.ORDER_TAKER, Role.SUPERVISOR))]
 
 TicketPath = Annotated[int, Path(ge=1, le=2**63 - 1, description="The ticket's id")]
 
@@ -96,6 +98,14 @@ class Move(BaseModel):
     duplicate_of: int | None = Field(
         None, ge=1, le=2**63 - 1, description="The ticket it repeats; with resolution=duplicate, and only then"
     )
+
+
+class Identification(BaseModel):
+    """The machine that a ticket is about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    equipment_number: str = Field(min_length=1, max_length=128, description="设备编号 of a machine that is known")
 
 
 class TicketOut(BaseModel):
@@ -290,6 +300,28 @@ async def move_ticket(request: Request, ticket_id: TicketPath, body: Move, princ
                 owner_account_id=principal.account_id,
             )
             return answer_ticket(moved)
+
+        return await answer_once(request, principal, conn, act)
+
+
+@router.post("/tickets/{ticket_id}/machine", response_model=TicketOut)
+async def identify_machine(
+    request: Request, ticket_id: TicketPath, body: Identification, principal: Office
+) -> Response:
+    """Say which machine a ticket is about whose equipment number nobody knew. If-Match takes the version you saw."""
+    version = expected_version(request)
+    async with begin(request, principal) as conn:
+
+        async def act() -> JSONResponse:
+            ticket = await tickets.identify_machine(
+                conn,
+                ticket_id=TicketId(ticket_id),
+                equipment_number=body.equipment_number,
+                actor=actor_of(principal),
+                now=edge_of(request).now(),
+                expected_version=version,
+            )
+            return answer_ticket(ticket)
 
         return await answer_once(request, principal, conn, act)
 

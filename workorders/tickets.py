@@ -18,6 +18,10 @@ class StaleVersion(FettleError):
     """The ticket has version {version} now, not {expected}: somebody changed it. Read it again."""
 
 
+class MachineIsSettled(FettleError):
+    """Ticket {number} is about machine {machine} and {state}; for another machine, file another ticket."""
+
+
 async def file_ticket(conn: AsyncConn, *, report: Report, actor: Actor, now: datetime) -> Ticket:
     """File a report as a ticket in state submitted; the equipment number fills in machine and customer.
 
@@ -61,6 +65,55 @@ async def file_ticket(conn: AsyncConn, *, report: Report, actor: Actor, now: dat
         actor=actor.name,
         kind="filed",
         detail={"channel": report.channel.value, "machine_is_known": machine is not None, "role": actor.role.value},
+    )
+    return await store.read_ticket(conn, ticket_id=ticket_id)
+
+
+async def identify_machine(
+    conn: AsyncConn,
+    *,
+    ticket_id: TicketId,
+    equipment_number: str,
+    actor: Actor,
+    now: datetime,
+    expected_version: int | None = None,
+) -> Ticket:
+    """Say which machine a ticket is about whose equipment number nobody knew; it fills in customer and requirements.
+
+    Raises:
+        store.NoSuchTicket: the tenant has none of that id.
+        store.NoSuchMachine: nor a machine of that number.
+        StaleVersion: the ticket is no longer at `expected_version`.
+        MachineIsSettled: its machine is known, or it is closed.
+    """
+    ticket = await store.lock_ticket(conn, ticket_id=ticket_id)
+    if expected_version is not None and ticket.version != expected_version:
+        raise StaleVersion(version=ticket.version, expected=expected_version)
+    if ticket.has_known_machine or ticket.state is TicketState.CLOSED:
+        raise MachineIsSettled(number=ticket.number, machine=ticket.equipment_number, state=ticket.state.value)
+    number = equipment_number.strip()
+    machine = await store.fetch_one(conn, "find_machine_by_number", {"number": number, "region": ticket.region})
+    if machine is None:
+        raise store.NoSuchMachine(number=number)
+    await conn.execute(
+        store.queries.put_machine_on_ticket,
+        {
+            "ticket_id": ticket_id,
+            "machine_id": machine["id"],
+            "number": machine["number"],
+            "customer_id": machine["customer_id"],
+            "now": now,
+        },
+    )
+    await add_requirements(conn, ticket_id=ticket_id, requirements=machine_requirements(machine))
+    await store.add_event(
+        conn,
+        ticket_id=ticket_id,
+        at=now,
+        actor=actor.name,
+        kind="note",
+        reason=f"machine {machine['number']}, filed as {ticket.equipment_number}",
+        detail={"filed_as": ticket.equipment_number, "machine": machine["number"], "role": actor.role.value},
     )
     return await store.read_ticket(conn, ticket_id=ticket_id)
 

@@ -39,6 +39,7 @@ MATRIX = {
     "GET /api/v1/tickets": {C, T, S, E, F, A, H},
     "GET /api/v1/tickets/{ticket_id}": {C, T, S, E, F, A, H},
     "POST /api/v1/tickets/{ticket_id}/transitions": {C, T, S, E},
+    "POST /api/v1/tickets/{ticket_id}/machine": {T, S},
     "GET /api/v1/machines/{number}": {C, T, S, E, F, A, H},
     "GET /api/v1/offers": {E},
     "POST /api/v1/assignments/{assignment_id}/acceptance": {E},

@@ -50,6 +50,33 @@ async def test_an_unknown_equipment_number_is_kept_and_flagged(company, office):
     assert confirmed.json()["code"] == "not-ready"
 
 
+async def test_whoever_finds_out_says_which_machine_it_is(company, office):
+    acme = await company("acme")
+    web = await office(acme, PARTS)
+    taker = await web.log_in("acme.order_taker")
+    filed = await web.client.post("/api/v1/tickets", json={**REPORT, "equipment_number": "P101?"}, headers=taker)
+    place, seen = f"{filed.headers['Location']}/machine", {**taker, "If-Match": '"1"'}
+    wrong = await web.client.post(place, json={"equipment_number": "X-9"}, headers=seen)
+    assert (wrong.status_code, wrong.json()["code"]) == (404, "no-such-machine")
+    unseen = await web.client.post(place, json={"equipment_number": "P-101"}, headers={**taker, "If-Match": '"7"'})
+    assert (unseen.status_code, unseen.json()["code"]) == (412, "stale-version")
+    known = await web.client.post(place, json={"equipment_number": "hv-1"}, headers=seen)
+    assert known.status_code == 200, known.text
+    assert known.json()["machine_is_known"] is True
+    assert (known.json()["equipment_number"], known.json()["machine_id"]) == ("HV-1", acme.ids["cabinet"])
+    read = (await web.client.get(filed.headers["Location"], headers=taker)).json()
+    assert read["requirements"] == [{"certificate_code": "hv_electrician", "level": 2}]
+    assert [event["kind"] for event in read["events"]] == ["filed", "note"]
+    again = await web.client.post(place, json={"equipment_number": "P-101"}, headers={**taker, "If-Match": '"2"'})
+    assert (again.status_code, again.json()["code"]) == (409, "machine-settled")
+    confirmed = await web.client.post(
+        f"{filed.headers['Location']}/transitions",
+        json={"to": "pending_confirmation"},
+        headers={**taker, "If-Match": '"2"'},
+    )
+    assert confirmed.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("language", "remedy"),
     [

@@ -9,13 +9,14 @@ from fettle.model import Role, TicketState
 MINE = 7
 
 
-def keys(role, state, *, assignments=(), engineer_id=None, has_customer=True):
+def keys(role, state, *, assignments=(), engineer_id=None, has_customer=True, has_machine=True):
     found = actions_for(
         role=role,
         engineer_id=engineer_id,
         ticket_id=3,
         state=TicketState(state),
         has_customer=has_customer,
+        has_machine=has_machine,
         assignments=assignments,
     )
     return [one["key"] for one in found]
@@ -82,7 +83,20 @@ def test_every_button_and_field_has_words():
         for state in TicketState:
             for status in ("offered", "accepted", "started"):
                 for one in actions_for(
-                    role=role, engineer_id=1, ticket_id=1, state=state, has_customer=True, assignments=[(1, 1, status)]
+                    role=role,
+                    engineer_id=1,
+                    ticket_id=1,
+                    state=state,
+                    has_customer=True,
+                    has_machine=state != "submitted",
+                    assignments=[(1, 1, status)],
                 ):
                     assert f"action.{one['key']}" in words
                     assert all(field["label"] in words for field in one["fields"])
+
+
+@pytest.mark.parametrize("role", [Role.ORDER_TAKER, Role.SUPERVISOR])
+def test_the_office_says_first_which_machine_a_ticket_is_about(role):
+    assert keys(role, "submitted", has_machine=False) == ["identify", "close"]
+    assert "identify" not in keys(role, "closed", has_machine=False)
+    assert keys(Role.CUSTOMER_REP, "submitted", has_machine=False) == ["close"]
