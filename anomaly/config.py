@@ -88,8 +88,7 @@ class EngineConfig:
     excess_alarm: float = 0.5  # raised above this much smoothed excess
     excess_near: float = 0.9  # only loads beyond this share of the limit say anything about it
     excess_on_steps: int = 6  # near its limit for an hour: a product may be new
-    excess_high_hours: float = 24.0  # baseline before an excess is believed
-    excess_low_hours: float = 168.0
+    excess_hours: float = 168.0  # baseline before an excess is believed: its heaviest product may not have come yet
 
     stuck_false_per_day: float = 0.0005
     stuck_least: int = 10
@@ -102,6 +101,7 @@ class EngineConfig:
     grown_samples: int = 200  # before that a sensor's own habits are not known
     spike_roughness: float = 8.0  # a turn of so many mean bends is a spike
     spike_step_share: float = 1.2  # if it is larger than the largest step of the baseline
+    start_share: float = 0.15  # of what follows: a peak that comes from below it is the start of a machine
     spike_memory_s: float = 21600.0
     spikes_alarm: float = 5.0  # so many of late, or three times the most of the baseline
     leap_share: float = 2.0  # a step of so many largest steps of the baseline cannot be the machine

@@ -1,6 +1,7 @@
 """Layer 0, step by step: sensor faults that neighbours in time do not show (ISO 13374 block DM).
 
-noise     the signal's roughness left its usual size, its level did not, and no other channel of the machine moves
+noise     the signal's roughness left its usual size, its level did not, and no other channel of the machine moves;
+          loads scatter as the process does, and what a start stirs up does not count
 silence   the sensor sends nothing while others of its machine do
 spikes    clear by themselves once they become rare
 """
@@ -48,17 +49,25 @@ class Soundness:
         machines: int,
         at: IntArray,
         mean: FloatArray,
+        *,
         running: BoolArray,
+        settled: BoolArray,
+        certain: BoolArray,
         learning: BoolArray,
     ) -> BoolArray:
         """Judge `rows`, the sensors of the closing machines; return which of them must not be blamed on the machine now.
 
-        `owner` is each row's machine among `machines`; `at` is the end of its step; `running` and `learning` are of its machine.
+        `owner` is each row's machine among `machines`; `at` is the end of its step. Of its machine are: `running` all
+        through the step, `settled`, which is running in the step before too, `certain`, which is running for sure, and
+        `learning`.
         """
-        self._stuck(rows, at, running)
-        suspect = self._spiky(rows, at) | self._noise(rows, owner, machines, at, mean, running, learning)
-        self._silence(rows, owner, machines, at)
         s = self._sensors
+        self._stuck(rows, at, running, certain)
+        # the step after a start holds inrush and run-up, which are no noise of a sensor
+        suspect = self._spiky(rows, at) | self._noise(rows, owner, machines, at, mean, settled, learning)
+        # constant in a step where the machine stands: it may be stuck, which only running can tell
+        suspect |= ~running & (s.count[rows] >= 3) & (s.least[rows] == s.most[rows])
+        self._silence(rows, owner, machines, at)
         raised = self._alarms.active[s.alarm[rows] + int(Rule.SPIKE)]
         if raised.any():
             age_s = (at - s.spiked_at[rows]) / 1e6
@@ -73,14 +82,14 @@ class Soundness:
         machines: int,
         at: IntArray,
         mean: FloatArray,
-        running: BoolArray,
+        settled: BoolArray,
         learning: BoolArray,
     ) -> BoolArray:
         s, ch, config = self._sensors, self._channels, self._config
         count = s.count[rows]
         is_vibration = np.isin(s.kind[rows], _VIBRATION_CODES)
         is_load = np.isin(s.kind[rows], _LOAD_CODES)  # scatters as the process does
-        judged = running & ~is_load & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
+        judged = settled & ~is_load & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
         with np.errstate(divide="ignore", invalid="ignore"):
             bends = s.bends[rows] / count / np.where(is_vibration, np.abs(mean), 1.0)
         judged &= np.isfinite(bends)
@@ -131,14 +140,18 @@ class Soundness:
                     self._validity.changes.append(
                         AlarmChange(int(alarm[involved][k]), row, is_raised=is_raised, at_us=int(at[involved][k]))
                     )
-        # constant in a step where the machine stands: it may be stuck, which only running can tell
-        constant = ~running & (count >= 3) & (s.least[rows] == s.most[rows])
-        return np.asarray(blamed | constant | self._alarms.active[alarm], dtype=np.bool_)
+        return np.asarray(blamed | self._alarms.active[alarm], dtype=np.bool_)
 
-    def _stuck(self, rows: IntArray, at: IntArray, running: BoolArray) -> None:
-        """Raise on identical values once it is certain that the machine runs: switching off can look the same for a step."""
+    def _stuck(self, rows: IntArray, at: IntArray, running: BoolArray, certain: BoolArray) -> None:
+        """Raise on identical values once it is certain that the machine runs: switching off can look the same for a step.
+
+        A machine that was never seen to change between rest and work may be at rest: then only a signal that used to
+        change from sample to sample, and does not tell the load itself, is taken to be stuck.
+        """
         s = self._sensors
-        stuck = running & (s.run[rows] >= s.stuck_at[rows])
+        used_to_change = (s.pairs[rows] >= self._config.grown_samples) & (s.same[rows] < 0.5 * s.pairs[rows])
+        may = certain | (running & used_to_change & ~np.isin(s.kind[rows], _LOAD_CODES))
+        stuck = may & (s.run[rows] >= s.stuck_at[rows])
         if stuck.any():
             r = rows[stuck]
             fresh = r[~self._alarms.active[s.alarm[r] + int(Rule.STUCK)]]

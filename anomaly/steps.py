@@ -96,7 +96,7 @@ class Steps:
         ch.score[c] = score
         live = ~m.historical[which][c_owner] & ~suspect[position[sensor]]
         self._compare_heat(c, residual, heat, valid & is_hot, period)
-        self._alarms(c, at_c, score, valid & live, period)
+        self._alarms(c, at_c, score, valid & live, period, self._is_far(c, x, valid) & runs[c_owner] & live)
 
         e.assessment.step(
             which, at, sensor_rows, owner, mean, c, c_owner, residual, expected, score, valid & live
@@ -388,20 +388,37 @@ class Steps:
         ch.flowed[c] = flows
         return np.asarray(flows & before, dtype=np.bool_)
 
-    def _alarms(self, c: IntArray, at_c: IntArray, score: FloatArray, valid: BoolArray, period_s: FloatArray) -> None:
+    def _is_far(self, c: IntArray, x: FloatArray, valid: BoolArray) -> BoolArray:
+        """Say which loads stay far below the limit that they passed: no verdict, but what they passed is over for now."""
+        ch = self._engine.channels
+        is_high = ch.view[c] == View.EXCESS_HIGH
+        return np.asarray(is_high & ~valid & np.isfinite(x) & self._engine.alarms.active[ch.alarm[c]], dtype=np.bool_)
+
+    def _alarms(
+        self,
+        c: IntArray,
+        at_c: IntArray,
+        score: FloatArray,
+        valid: BoolArray,
+        period_s: FloatArray,
+        is_far: BoolArray,
+    ) -> None:
         e = self._engine
         ch, alarms, config = e.channels, e.alarms, e.config
         ch.warned_at[c] = np.where(
             score > config.warn_share, np.where(ch.warned_at[c] > NEVER, ch.warned_at[c], at_c), NEVER
         )
         alarm = ch.alarm[c]
-        judged = valid & ((score >= 1.0) | (alarms.since[alarm] > NEVER))
+        judged = is_far | (valid & ((score >= 1.0) | (alarms.since[alarm] > NEVER)))
         if not judged.any():
             return
+        score = np.where(is_far, 0.0, score)
         alarm, at, k = alarm[judged], at_c[judged], c[judged]
         period = period_s[judged]
         raised_for = np.where(alarms.active[alarm], (at - alarms.raised_at[alarm]) / 1e6, 0.0)
         off_s = np.maximum(config.off_delay_s, np.minimum(config.off_delay_share * raised_for, config.off_delay_most_s))
+        # the heaviest product, on which alone it shows, may come once a day
+        off_s = np.where(ch.view[k] == View.EXCESS_HIGH, config.off_delay_most_s, off_s)
         off = np.maximum(config.off_delay_steps, np.ceil(off_s / period)).astype(np.int64)
         raised, cleared = advance_alarms(
             alarms,

@@ -89,6 +89,8 @@ class Validity:
         seen_bend = np.isfinite(bend) & ~wrong
         bend = np.where(seen_bend, np.where(grown, np.minimum(bend, 10.0 * rough), bend), 0.0)
         spike = grown & (turn > np.maximum(config.spike_roughness * rough, config.spike_step_share * largest)) & ~wrong
+        if spike.any():
+            spike &= ~(prev < config.start_share * x)  # out of rest and then running: inrush, or a run-up
         weight = np.where(seen_bend & ~s.is_off[sel], np.maximum(0.005, 1.0 / seen.clip(1)), 0.0)
         usual = np.where(grown, np.minimum(bend, 4.0 * rough), bend)
         s.rough[sel] = rough + weight * (usual - rough)

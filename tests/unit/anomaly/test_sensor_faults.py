@@ -117,3 +117,33 @@ def test_a_temperature_that_creeps_at_any_load_is_laid_to_the_sensor_and_lost_co
     expected = ("sensor", FaultFamily.SENSOR_FAULT) if is_sensor else ("machine", FaultFamily.OVERHEATING)
     assert [(f.kind, f.fault_family) for f in findings] == [expected]
     assert (findings[0].detector == "drift") == is_sensor
+
+
+def starting(plant, *, hours, jog_every_s, seed=5):
+    """Return a pump sampled each ten seconds that is started again and again, with inrush in its current."""
+    period = 10.0
+    n = int(hours * 3600 / period)
+    random = np.random.default_rng(seed)
+    at = np.arange(n) * period
+    into = at % jog_every_s
+    on = (into >= 300) | (at < 3600)  # an hour of steady running, then five minutes of rest before each start
+    since = np.where(at < 3600, np.inf, into - 300 + random.uniform(0, 3, n))
+    current = np.where(on, 14 * random.normal(1, 0.02, n) + 77 * np.exp(-np.maximum(since, 0) / 2.5), 0.05)
+    vibration = np.where(on, 1.2 * np.exp(random.normal(0, 0.06, n)), 0.05)
+    temperature = 40 + random.normal(0, 0.25, n)
+    return plant.Machine(np.round(np.stack([temperature, vibration, current]), 2), period)
+
+
+@pytest.mark.parametrize("jog_every_s", [900, 2400])
+def test_inrush_after_a_start_is_no_fault_of_the_sensor(plant, jog_every_s):
+    machine = starting(plant, hours=9, jog_every_s=jog_every_s)
+    assert machine.values[2].max() > 40
+    assert plant.feed(plant.engine_for(), [machine]) == []
+
+
+def test_a_machine_that_stands_still_from_the_first_sample_on_is_no_stuck_sensor(plant):
+    """At rest its current is constant to the sensor's resolution, and nothing tells yet what it draws when it runs."""
+    machine = starting(plant, hours=4, jog_every_s=1500)
+    rest = machine.values.shape[1] // 2
+    machine.values[1:, :rest] = 0.05
+    assert plant.feed(plant.engine_for(), [machine]) == []
