@@ -22,6 +22,22 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests measured and told, whichever process they ran in."""
+    told = [
+        str(text)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, text in report.user_properties
+        if name == "told"
+    ]
+    if told:
+        terminalreporter.section("measured")
+        for text in sorted(told):
+            terminalreporter.line(text)
+
+
 @dataclass(frozen=True)
 class Database:
     """A migrated database of its own."""

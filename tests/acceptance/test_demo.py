@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle):
+def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle, record_property):
     fettle.environment |= {"FETTLE_DATA_DIR": str(fettle.data)}
     began = time.monotonic()
     with fettle.running("demo", ready_s=60):
@@ -29,11 +29,10 @@ def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle):
             time.sleep(20)
             tickets = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
             details = [api.get(f"/api/v1/tickets/{t['id']}").json() for t in tickets]
-        steady = [t for t in tickets if t["equipment_number"] not in plan["faulty_machines"]]
-        assert [t for t in steady if t["fault_family"] != "sensor_fault"] == []
+        assert [t for t in tickets if t["equipment_number"] not in plan["faulty_machines"]] == []
         assert all(d["evidence"] for d in details)
         assert any(d["assignments"] for d in details)
-        print(f"first dispatched ticket after {first_after_s:.0f} s; {len(tickets)} in all")
+        record_property("told", f"demo: first dispatched ticket after {first_after_s:.0f} s; {len(tickets)} in all")
     assert fettle.processes() == []
     began = time.monotonic()
     with fettle.running("demo", ready_s=40):
@@ -41,8 +40,6 @@ def test_the_demo_finds_a_faulty_machine_and_stops_cleanly(fettle):
         with fettle.api("supervisor", plan["password"]) as api:
             kept = api.get("/api/v1/tickets", params={"type": "potential_fault"}).json()["tickets"]
         assert {t["number"] for t in tickets} <= {t["number"] for t in kept}
-        print(f"second start answers after {again_s:.0f} s")
+        record_property("told", f"demo: the second start answers after {again_s:.0f} s")
     assert fettle.processes() == []
     assert Path(fettle.data / "postgres").is_dir()
-    if steady:
-        pytest.xfail("known defect: an inrush sample can raise a short sensor-fault ticket on a steady machine")
