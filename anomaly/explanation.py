@@ -56,10 +56,8 @@ def explain(finding: Finding, language: Language, *, now: datetime) -> dict[str,
         facts.append(_fact(language, "zone table", "区域依据", str(evidence.get("zone_table") or "")))
         if evidence.get("zone_source"):
             facts.append(_fact(language, "source", "出处", str(evidence["zone_source"])))
-    limit = evidence.get("time_to_limit")
-    none = "无估计" if is_zh else "no estimate"
+    facts += wording.beside(evidence, language)
     facts += [
-        _fact(language, "time to limit", "距限值时间", _interval(limit, language) or none),
         _fact(
             language,
             "detector",
@@ -115,19 +113,6 @@ def _rate(rate: float, language: Language) -> str:
     return f"{rate:g} false findings per machine-day: about one in {days} days of a machine"
 
 
-def _interval(estimate: Any, language: Language) -> str:
-    """Write a time to a limit; never a single number."""
-    if not isinstance(estimate, Mapping):
-        return ""
-    low, high = (estimate.get(name) for name in ("low_us", "high_us"))
-    if low is None or high is None:
-        hours = [estimate.get(name) for name in ("low_h", "high_h")]
-        if any(h is None for h in hours):
-            return ""
-        low, high = (float(h) * 3.6e9 for h in hours if h is not None)
-    return f"{wording.duration(low, language)} – {wording.duration(high, language)}"
-
-
 def contributions(finding: Finding, language: Language) -> list[dict[str, Any]]:
     """Return the evidence row by row, in words, with each one's share of the score."""
     found = [c for c in finding.evidence.get("contributions") or [] if isinstance(c, Mapping)]
@@ -140,13 +125,20 @@ def contributions(finding: Finding, language: Language) -> list[dict[str, Any]]:
             "unit": str(c.get("unit") or ""),
             "contribution": float(c.get("contribution") or 0.0),
             "share": max(float(c.get("contribution") or 0.0), 0.0) / total if total else 0.0,
-            "why": wording.say(wording.FEATURES, c.get("feature", ""), language),
+            "why": _why(c, language),
             "measured": wording.measured(c, language),
             "since": _instant(int(c["onset_us"])) + " UTC" if c.get("onset_us") else "",
             "source": str(c.get("source") or ""),
         }
         for c in found
     ]
+
+
+def _why(entry: Mapping[str, Any], language: Language) -> str:
+    """Say every feature of a sensor that speaks, the strongest first."""
+    parts = [p for p in entry.get("features") or [] if isinstance(p, Mapping) and p.get("is_active")]
+    named = dict.fromkeys(str(p.get("feature", "")) for p in parts) or {str(entry.get("feature", "")): None}
+    return (", " if language == "en" else "，").join(wording.say(wording.FEATURES, name, language) for name in named)
 
 
 # -- plots -----------------------------------------------------------------------------------------------------------
@@ -202,7 +194,7 @@ async def draw(conn: AsyncConn, finding: Finding, *, now: datetime) -> Plot:
 def _expected(finding: Finding, sensor_id: int, end_us: int) -> tuple[list[Band], float | None]:
     bands, limit = [], None
     for c in finding.evidence.get("contributions") or []:
-        if c.get("sensor_id") != sensor_id:
+        if c.get("sensor_id") != sensor_id or c.get("feature") in wording.OTHER_UNIT:
             continue
         if c.get("low") is not None and c.get("high") is not None:
             ends_us = end_us if finding.cleared_us is None else min(finding.cleared_us, end_us)

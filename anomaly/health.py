@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomaly.columns import NEVER, AnyArray, BoolArray, Columns, CountArray, FloatArray, IntArray, column
-from anomaly.prognosis import Extrapolation, Span, time_to_limit
+from anomaly.prognosis import Extrapolation, Span, mann_kendall, time_to_limit
 from anomaly.state import View
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _USUAL_S = 2.0 * 86400.0
 _LEAST_BLOCKS = 12
 _DAY_US = 86_400_000_000
 _HOW = Extrapolation(blocks=40, resamples=120)
+_RECENT_US, _RISING = _DAY_US, 0.2
 _LIKELY = 1.1  # a smoothed score below the alarm level by this factor is not worth an estimate
 
 
@@ -218,6 +219,10 @@ class Health:
                 continue
             at, values = self.trend(c)
             if len(at) < _LEAST_BLOCKS or values[-1] >= limit:
+                continue
+            # a step rose once and rises no more: what is recent must rise as well
+            recent = values[at > at[-1] - _RECENT_US]
+            if mann_kendall(recent[-_LEAST_BLOCKS:]) > _RISING:
                 continue
             span = time_to_limit(at, values, limit, how=_HOW, seed=int(e.sensors.sensor_id[row]))
             if span is not None and (best is None or span.middle < best.span.middle):

@@ -30,7 +30,11 @@ FEATURES: Mapping[str, Words] = {
     "residual": Words("away from what its load explains", "偏离负载所能解释的水平"),
     "siblings": Words("away from its sibling sensors", "偏离同组传感器"),
     "excess": Words("out of its usual range for too long", "长时间超出常态范围"),
+    "drift": Words("drifting whatever the load", "漂移，与负载无关"),
     "limit": Words("over its limit", "超过限值"),
+    "change": Words("too far from its baseline, or its zone calls for action", "偏离基线过多，或所处区域需处置"),
+    "rate": Words("changes faster than it may", "变化速率超限"),
+    "skew": Words("its device's clock is wrong", "设备时钟有误"),
     "offset": Words("shifted at once", "读数突然偏移"),
     "spike": Words("spikes that no machine makes", "出现非设备产生的尖峰"),
     "unit": Words("as if in another unit", "疑似单位错误"),
@@ -38,7 +42,11 @@ FEATURES: Mapping[str, Words] = {
     "stuck": Words("stuck at one value", "读数停滞"),
     "invalid": Words("not a believable value", "读数不可信"),
     "silent": Words("silent", "无数据"),
+    "shape": Words("the signal's shape changed", "信号形态改变"),
 }
+OTHER_UNIT = frozenset({"rate", "skew"})
+"""Features whose numbers are not in the unit of their sensor: they are not drawn on its trace."""
+
 MODES: Mapping[str, Words] = {
     "unknown": Words("unknown", "未知"),
     "off": Words("standing still", "停机"),
@@ -84,6 +92,18 @@ ZONES: Mapping[str, Words] = {
     "B": Words("fit for long-term running", "可长期运行"),
     "C": Words("not for long-term running", "不宜长期运行"),
     "D": Words("severe enough to cause damage", "可能造成损坏"),
+}
+
+
+RACES: Mapping[str, Words] = {
+    "outer race": Words("outer race", "外圈"),
+    "inner race": Words("inner race", "内圈"),
+    "rolling element": Words("rolling element", "滚动体"),
+    "cage": Words("cage", "保持架"),
+}
+OPINIONS: Mapping[str, Words] = {
+    "isolation_forest": Words("isolation forest", "孤立森林"),
+    "pca": Words("principal components", "主成分分析"),
 }
 
 
@@ -151,3 +171,120 @@ def p_value(value: float | None, language: Language) -> str:
     return (
         f"{value:.2g}: a healthy machine scores as high in about one block of time in {odds}; no probability of a fault"
     )
+
+
+def health(value: float | None, language: Language) -> str:
+    """Say a health index, and what its ends mean."""
+    if value is None:
+        return Words("not learned yet", "尚未学习").say(language, {})
+    if language == "zh":
+        return f"{value:.0%}（100 % 为正常，0 为报警水平）"
+    return f"{value:.0%} (100 % is well, 0 is the alarm level)"
+
+
+def time_to_limit(estimate: Any, language: Language) -> str:
+    """Say the time left until a limit as an interval with what it is the limit of; empty where there is no estimate."""
+    if not isinstance(estimate, Mapping):
+        return ""
+    low, high = (estimate.get(name) for name in ("low_us", "high_us"))
+    if low is None:
+        low, high = (None if estimate.get(n) is None else float(estimate[n]) * 3.6e9 for n in ("low_h", "high_h"))
+    if low is None:
+        return ""
+    if high is None:
+        text = f"more than {duration(low, language)}" if language == "en" else f"超过 {duration(low, language)}"
+    else:
+        text = f"{duration(low, language)} – {duration(high, language)}"
+    if estimate.get("confidence"):
+        text += f" ({estimate['confidence']:.0%})" if language == "en" else f"（{estimate['confidence']:.0%} 区间）"
+    if estimate.get("limit") is not None:
+        limit = f"{number(float(estimate['limit']))} {estimate.get('unit') or ''}".rstrip()
+        sensor = str(estimate.get("sensor") or "")
+        text += f" until {sensor} reaches {limit}" if language == "en" else f"，{sensor} 将达到 {limit}"
+    return text
+
+
+def precision(measured_precision: Any, language: Language) -> str:
+    """Say how often findings of this rule were confirmed by people."""
+    if not isinstance(measured_precision, Mapping) or measured_precision.get("value") is None:
+        return Words("no decided tickets of this rule yet", "此规则尚无已判定的工单").say(language, {})
+    value, n = float(measured_precision["value"]), int(measured_precision.get("n") or 0)
+    low, high = (measured_precision.get(name) for name in ("low", "high"))
+    span = "" if low is None or high is None else f"{float(low):.0%} – {float(high):.0%}"
+    if language == "zh":
+        return f"{value:.0%} 经确认（95 % 区间 {span}，{n} 个已判定工单）" if span else f"{value:.0%}（{n} 个）"
+    return f"{value:.0%} confirmed (95 %: {span}, of {n} decided tickets)" if span else f"{value:.0%} (of {n})"
+
+
+def waveform(found: Any, language: Language) -> str:
+    """Say what the newest waveform shows: the race its impacts name, or that they name none."""
+    if not isinstance(found, Mapping):
+        return ""
+    is_zh = language == "zh"
+    lines = found.get("lines") or []
+    if found.get("race"):
+        race = say(RACES, found["race"], language)
+        top = next((line for line in lines if line.get("race") == found["race"]), lines[0] if lines else {})
+        where = f"{number(float(top['hz']))} Hz, {number(float(top['strength']))} ×" if top else ""
+        text = f"{race}（包络谱线 {where} 本底）" if is_zh else f"{race}: envelope line at {where} the floor"
+    elif found.get("has_risen"):
+        text = (
+            "轴承，部位不明：高频能量或峭度上升" if is_zh else "bearing, unspecified: high frequencies or kurtosis rose"
+        )
+    else:
+        text = "未见轴承特征" if is_zh else "no sign of a bearing"
+    if found.get("geometry_source"):
+        source = str(found["geometry_source"])
+        text += f"；轴承：{source}" if is_zh else f"; bearing: {source}"
+    return text
+
+
+def opinions(found: Any, language: Language) -> list[str]:
+    """Say what each second opinion thinks of a finding, a line each."""
+    said = []
+    for one in found or []:
+        if not isinstance(one, Mapping):
+            continue
+        name = say(OPINIONS, one.get("model", ""), language)
+        percentile = f"{float(one.get('percentile') or 0.0):.1f}"
+        if language == "zh":
+            said.append(f"{name}：{'一致' if one.get('agrees') else '不一致'}（位于基线的第 {percentile} 百分位）")
+        else:
+            said.append(
+                f"{name} {'agrees' if one.get('agrees') else 'does not agree'} (percentile {percentile} of its baseline)"
+            )
+    return said
+
+
+def incident(note: Any, language: Language) -> str:
+    """Say which incident a finding heads or belongs to; empty where it stands alone."""
+    if not isinstance(note, Mapping):
+        return ""
+    is_zh, place = language == "zh", str(note.get("place") or "")
+    if note.get("role") == "member":
+        head = str(note.get("headline_machine") or note.get("headline") or "")
+        return f"属于 {place} 的同一事件，首出设备 {head}" if is_zh else f"one of many at {place}; {head} was first"
+    count, machines = note.get("findings"), note.get("machine_count")
+    if is_zh:
+        return f"{place} 的 {count} 项发现（{machines} 台设备）合并为一个事件"
+    return f"{count} findings on {machines} machines of {place}, as one incident"
+
+
+def beside(evidence: Mapping[str, Any], language: Language) -> list[tuple[str, str]]:
+    """Return (name, text) of all that stands beside the contributions: health, outlook, precision, waveform, opinions."""
+    none = Words("no estimate", "无估计").say(language, {})
+    rows = [
+        (Words("health index", "健康指数"), health(evidence.get("health"), language)),
+        (Words("time to limit", "距限值时间"), time_to_limit(evidence.get("time_to_limit"), language) or none),
+        (Words("measured precision", "实测精度"), precision(evidence.get("precision"), language)),
+        (Words("waveform", "波形"), waveform(evidence.get("waveform"), language)),
+        (Words("second opinion", "第二意见"), ("；" if language == "zh" else "; ").join(opinions(evidence.get("second_opinions"), language))),
+        (Words("incident", "事件"), incident(evidence.get("incident"), language)),
+    ]  # fmt: skip
+    similar = evidence.get("similar") or []
+    if similar:
+        names = ", ".join(
+            str(s.get("number") or s.get("key") or "") if isinstance(s, Mapping) else str(s) for s in similar
+        )
+        rows.append((Words("similar before", "类似历史工单"), names))
+    return [(name.say(language, {}), text) for name, text in rows if text]
