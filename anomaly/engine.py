@@ -10,7 +10,7 @@ step by a grace; from then on samples of that step are too late for it.
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Engine:
         )
         self.incidents = Incidents(reopen_us=int(self.config.reopen_s * 1e6))
         self.unknown_samples = 0
+        self.on_fit: Callable[[int], None] | None = None  # told the id of a machine whose model was fitted anew
         self._machine_meta: list[MachineMeta] = []
         self._sensor_meta: list[SensorMeta] = []
         self._zones: list[ZoneTable] = []

@@ -523,6 +523,8 @@ class Steps:
         if m.next_fit[machine] >= len(config.fit_hours):
             m.is_learning[machine] = False
             e.training.close(machine, rows)
+        if e.on_fit is not None:
+            e.on_fit(int(m.machine_id[machine]))
 
     def _rated(self, machine: int) -> float:
         """Return the rated current of a machine whose load is a current, 0 where unknown."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,6 +107,16 @@ async def load_state(pool: Pool, *, shard: str) -> tuple[dict[int, int], bytes] 
     return None if row is None else ({int(c): int(n) for c, n in row[0].items()}, bytes(row[1]))
 
 
+async def newest_versions(pool: Pool, *, tenant_ids: Iterable[int]) -> dict[int, int]:
+    """Return by machine the number of its newest registered model version."""
+    numbers: dict[int, int] = {}
+    for tenant_id in sorted(set(tenant_ids)):
+        async with transaction(pool, tenant_id=tenant_id) as conn:
+            cursor = await conn.execute(load_queries("anomaly").list_newest_versions, {"tenant_id": tenant_id})
+            numbers.update(await cursor.fetchall())
+    return numbers
+
+
 async def forget_state(pool: Pool, *, shard: str) -> None:
     """Drop the state of a shard; it is learned again from the batches the ledger still holds."""
     async with pool.connection() as conn:
@@ -148,8 +158,12 @@ async def save(
     code_version: str,
     events: Iterable[FindingEvent],
     tenant_of: Mapping[int, int],
+    shadow: int | None = None,
+    also: Callable[[AsyncConn], Awaitable[None]] | None = None,
 ) -> None:
-    """Store findings, state and positions in one transaction.
+    """Store findings, state and positions in one transaction; and whatever `also` stores in it.
+
+    With `shadow`, the id of a configuration, findings go to where those of configurations in shadow are kept.
 
     Raises:
         LostShard: the stored state is not the one this state was derived from.
@@ -169,10 +183,24 @@ async def save(
             cursor = await conn.execute(queries.replace_state, {**parameters, "derived_from": before})
         if cursor.rowcount != 1:
             raise LostShard(shard=shard)
-        for event in events:
-            tenant_id = tenant_of[int(event.finding.machine_id)]
-            await set_tenant(conn, tenant_id=tenant_id)
-            await conn.execute(queries.store_finding, _as_row(tenant_id, event))
+        await store_findings(conn, events, tenant_of=tenant_of, shadow=shadow)
+        if also is not None:
+            await also(conn)
+
+
+async def store_findings(
+    conn: AsyncConn, events: Iterable[FindingEvent], *, tenant_of: Mapping[int, int], shadow: int | None = None
+) -> None:
+    """Store changes of findings in the transaction of their state."""
+    queries = load_queries("anomaly")
+    for event in events:
+        tenant_id = tenant_of[int(event.finding.machine_id)]
+        await set_tenant(conn, tenant_id=tenant_id)
+        row = _as_row(tenant_id, event)
+        if shadow is None:
+            await conn.execute(queries.store_finding, row)
+        else:
+            await conn.execute(queries.store_shadow_finding, {**row, "config_id": shadow})
 
 
 def _as_row(tenant_id: int, event: FindingEvent) -> dict[str, Any]:
@@ -223,21 +251,35 @@ def _finding(row: tuple[Any, ...]) -> Finding:
     )
 
 
-async def list_unannounced(pool: Pool, *, tenant_ids: Iterable[int]) -> list[Announcement]:
-    """Return the changes that were stored but not handed on, in order; a finding never announced is first raised."""
-    announcements = []
-    for tenant_id in sorted(set(tenant_ids)):
-        async with transaction(pool, tenant_id=tenant_id) as conn:
-            cursor = await conn.execute(load_queries("anomaly").list_unannounced, {"tenant_id": tenant_id})
-            rows = await cursor.fetchall()
-        for row in rows:
-            finding, change, revision, announced = _finding(row), Change(row[15]), row[16], row[17]
-            at_us = int(finding.evidence["changed_us"])
-            if announced == 0 and change is not Change.RAISED:
-                raised = FindingEvent(Change.RAISED, finding.changed(cleared_us=None), finding.raised_us)
-                announcements.append(Announcement(tenant_id, row[0], 1, raised))
-            announcements.append(Announcement(tenant_id, row[0], revision, FindingEvent(change, finding, at_us)))
-    return announcements
+@dataclass(frozen=True, slots=True)
+class Unannounced:
+    """A finding whose last change was not handed on; `announced` is the revision that was, 0 for none."""
+
+    id: int
+    finding: Finding
+    change: Change
+    revision: int
+    announced: int
+    held: str
+    held_by: int | None
+
+    def announcements(self, tenant_id: int) -> list[Announcement]:
+        """Return what to hand on; a finding never announced is first raised."""
+        changes = []
+        if self.announced == 0 and self.change is not Change.RAISED:
+            raised = FindingEvent(Change.RAISED, self.finding.changed(cleared_us=None), self.finding.raised_us)
+            changes.append(Announcement(tenant_id, self.id, 1, raised))
+        event = FindingEvent(self.change, self.finding, int(self.finding.evidence["changed_us"]))
+        return [*changes, Announcement(tenant_id, self.id, self.revision, event)]
+
+
+async def list_unannounced(conn: AsyncConn, *, tenant_id: int) -> list[Unannounced]:
+    """Return the findings of a tenant whose last change was stored but not handed on, oldest first."""
+    cursor = await conn.execute(load_queries("anomaly").list_unannounced, {"tenant_id": tenant_id})
+    return [
+        Unannounced(row[0], _finding(row), Change(row[15]), row[16], row[17], row[18], row[19])
+        for row in await cursor.fetchall()
+    ]
 
 
 async def mark_announced(pool: Pool, announcement: Announcement) -> None:

@@ -64,6 +64,8 @@ CREATE INDEX finding_outcome_rule_idx ON finding_outcome (tenant_id, decided_at)
 CREATE UNIQUE INDEX finding_outcome_ticket_key ON finding_outcome (tenant_id, ticket, finding_id) WHERE ticket <> '';
 CREATE INDEX finding_outcome_unlearned_idx ON finding_outcome (tenant_id, id) WHERE learned_at IS NULL;
 
+CREATE INDEX ticket_closed_fault_idx ON ticket (tenant_id, closed_at) WHERE type = 'potential_fault' AND state = 'closed';
+
 -- An alarm level that a rejection raised: of one rule on one sensor, bounded, for a time.
 CREATE TABLE alarm_lift (
     id bigint GENERATED ALWAYS AS IDENTITY,
