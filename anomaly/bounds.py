@@ -23,8 +23,8 @@ from fettle.model import SignalKind
 if TYPE_CHECKING:
     from anomaly.engine import Engine
 
-TAU_FAST_S, TAU_SLOW_S = 300.0, 1200.0
-_RESEED = 3.0
+TAU_FAST_S, TAU_SLOW_S = 60.0, 300.0
+_RESEED = 4.0
 _RATE_ON, _RATE_OFF = 2, 6
 _CHANGE_ON, _OFF = 6, 6
 _CLEAR = 0.6

@@ -320,6 +320,7 @@ def _evidence(found: list[Row], language: Language) -> dict[str, Any] | None:
         "rows": evidence_words.rows(body, language),
         "zone": evidence_words.zone(body, language),
         "checks": evidence_words.checks(body, language),
+        "beside": evidence_words.beside(body, language),
         "window_ms": evidence_words.window_ms(body),
         "confidence": evidence_words.confidence(newest, language),
         "detector": newest["detector"],

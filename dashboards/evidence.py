@@ -1,60 +1,16 @@
 """Evidence in words and rows: what a detector saw, as an engineer reads it, in English or Chinese.
 
 Takes the evidence JSON of a ticket (`docs/explanation/detection.md` names its keys) and computes nothing new. A key that
-is absent is left out of the page, never guessed.
+is absent is left out of the page, never guessed. What rules, checks and zones are called is detection's own wording.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from anomaly.api import wording
 from dashboards import words
 from fettle.words import Language, Words
 
-_FEATURES = {
-    "residual": Words("away from what its load explains", "偏离负载所能解释的水平"),
-    "siblings": Words("away from its sibling sensors", "偏离同组传感器"),
-    "excess": Words("out of its band for too long", "长时间超出范围"),
-    "limit": Words("over its limit", "超过限值"),
-    "zone": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
-    "iso": Words("in a vibration zone that calls for action", "进入需处置的振动区域"),
-    "deviation": Words("away from its usual level", "偏离常态水平"),
-    "offset": Words("shifted at once by an offset", "读数突然偏移"),
-    "spike": Words("spikes that no machine makes", "出现非设备产生的尖峰"),
-    "unit": Words("as if in another unit", "疑似单位错误"),
-    "noise": Words("noisier than it was", "噪声明显增大"),
-    "stuck": Words("stuck at one value", "读数停滞"),
-    "invalid": Words("not a believable value", "读数不可信"),
-    "silent": Words("silent", "无数据"),
-}
-_CHECKS = {
-    "envelope_spectrum": Words("Take an envelope spectrum of the bearing", "对轴承做包络谱分析"),
-    "grease": Words("Check the grease", "检查润滑脂"),
-    "replace_bearing": Words("Plan to replace the bearing", "计划更换轴承"),
-    "fasteners": Words("Check fasteners and foundation", "检查紧固件与地脚"),
-    "coupling": Words("Check the coupling", "检查联轴器"),
-    "balance": Words("Balance the rotor", "转子做动平衡"),
-    "fan": Words("Check the cooling fan", "检查冷却风扇"),
-    "filter": Words("Clean the filter", "清洁滤网"),
-    "coolant": Words("Check the coolant", "检查冷却液"),
-    "temperature_sensor": Words("Check the temperature sensor itself", "检查温度传感器本身"),
-    "process": Words("Check the process load", "检查工艺负载"),
-    "jam": Words("Look for a jam", "检查是否卡滞"),
-    "brake": Words("Check the brake", "检查制动器"),
-    "suction": Words("Check the suction side", "检查吸入侧"),
-    "supply": Words("Measure the supply voltages", "测量供电电压"),
-    "terminals": Words("Tighten the terminals", "紧固接线端子"),
-    "windings": Words("Measure the windings", "测量绕组"),
-    "wiring": Words("Check the sensor's wiring", "检查传感器接线"),
-    "mounting": Words("Check the sensor's mounting", "检查传感器安装"),
-    "configuration": Words("Check the sensor's configuration", "检查传感器配置"),
-    "top_contributions": Words("Start with the sensors listed first", "从排在最前的传感器查起"),
-}
-_ZONES = {
-    "A": Words("Zone A: as new", "A 区：新机水平"),
-    "B": Words("Zone B: fit for long-term running", "B 区：可长期运行"),
-    "C": Words("Zone C: not for long-term running", "C 区：不宜长期运行"),
-    "D": Words("Zone D: severe enough to cause damage", "D 区：可能造成损坏"),
-}
 _LEAST_SHARE = 0.01
 _UP = Words("above", "高于")
 _DOWN = Words("below", "低于")
@@ -66,17 +22,7 @@ def body_of(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else evidence
 
 
-def number(value: float) -> str:
-    """Write a measured value with two to four significant digits and no exponent.
-
-    >>> [number(v) for v in (0.00123, 0.05, 7.25, 63.21, 1480.4)]
-    ['0.0012', '0.050', '7.25', '63.2', '1480']
-    """
-    magnitude = abs(value)
-    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.1 or value == 0 else 3
-    if 0 < magnitude < 0.01:
-        decimals = 4
-    return f"{value:.{decimals}f}"
+number = wording.number
 
 
 def _has(entry: Mapping[str, Any], *names: str) -> bool:
@@ -84,8 +30,11 @@ def _has(entry: Mapping[str, Any], *names: str) -> bool:
 
 
 def _said(table: Mapping[str, Words], value: object, language: Language) -> str:
-    found = table.get(str(value))
-    return found.say(language, {}) if found else str(value).replace("_", " ")
+    return wording.say(table, value, language)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def place(kind: str, name: str) -> str:
@@ -127,7 +76,7 @@ def headline(evidence: Mapping[str, Any], language: Language) -> str:
         return ""
     what, unit = quantity(first, language), f" {first.get('unit') or ''}".rstrip()
     if not _has(first, "measured"):
-        feature = _said(_FEATURES, first.get("feature", ""), language)
+        feature = _said(wording.FEATURES, first.get("feature", ""), language)
         return f"{what}: {feature}" if language == "en" else f"{what}：{feature}"
     text = f"{what} {number(first['measured'])}{unit}"
     if _has(first, "expected"):
@@ -139,7 +88,7 @@ def headline(evidence: Mapping[str, Any], language: Language) -> str:
         limit = f"{number(first['limit'])}{unit}"
         text += f", limit {limit}" if language == "en" else f"，限值 {limit}"
     elif first.get("feature"):
-        feature = _said(_FEATURES, first["feature"], language)
+        feature = _said(wording.FEATURES, first["feature"], language)
         text += f": {feature}" if language == "en" else f"：{feature}"
     return text
 
@@ -172,7 +121,7 @@ def rows(evidence: Mapping[str, Any], language: Language) -> list[dict[str, Any]
                 "band": _band(entry),
                 "limit": _cell(entry, "limit"),
                 "deviation": deviation,
-                "why": _said(_FEATURES, entry.get("feature", ""), language),
+                "why": _said(wording.FEATURES, entry.get("feature", ""), language),
                 "source": str(entry.get("source") or ""),
                 "share": round(max(float(entry.get("contribution") or 0.0), 0.0) / total, 4) if total else 0.0,
                 "onset_ms": entry["onset_us"] // 1000 if isinstance(entry.get("onset_us"), int) else None,
@@ -189,11 +138,12 @@ def zone(evidence: Mapping[str, Any], language: Language) -> dict[str, str] | No
     """Return the vibration severity zone with the table it was read from, or None where no vibration velocity exists."""
     body = body_of(evidence)
     letter = str(body.get("zone") or "")
-    if letter not in _ZONES:
+    if letter not in wording.ZONES:
         return None
+    said = _said(wording.ZONES, letter, language)
     return {
         "letter": letter,
-        "words": _ZONES[letter].say(language, {}),
+        "words": f"Zone {letter}: {said}" if language == "en" else f"{letter} 区：{said}",
         "table": str(body.get("zone_table") or ""),
         "source": str(body.get("zone_source") or ""),
     }
@@ -201,7 +151,15 @@ def zone(evidence: Mapping[str, Any], language: Language) -> dict[str, str] | No
 
 def checks(evidence: Mapping[str, Any], language: Language) -> list[str]:
     """Return what the engineer should look at first."""
-    return [_said(_CHECKS, check, language) for check in body_of(evidence).get("checks") or []]
+    return [_sentence(_said(wording.CHECKS, check, language)) for check in body_of(evidence).get("checks") or []]
+
+
+def beside(evidence: Mapping[str, Any], language: Language) -> list[dict[str, str]]:
+    """Return what stands beside the contributions, name and text: health, time to limit, precision, waveform, opinions."""
+    body = body_of(evidence)
+    if "health" not in body:  # evidence from before these were told
+        return []
+    return [{"name": _sentence(name), "text": _sentence(text)} for name, text in wording.beside(body, language)]
 
 
 def window_ms(evidence: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -216,7 +174,7 @@ def limits(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the limits and expected ranges that the evidence names, to be drawn on the traces."""
     drawn = []
     for entry in body_of(evidence).get("contributions") or []:
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, Mapping) or entry.get("feature") in wording.OTHER_UNIT:
             continue
         line = {name: entry[name] for name in ("limit", "low", "high", "expected") if _has(entry, name)}
         if line:

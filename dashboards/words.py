@@ -117,6 +117,10 @@ DETECTOR = {
     "offset": Words("sensor checks: offset", "传感器检查：偏移"),
     "unit": Words("sensor checks: unit", "传感器检查：单位"),
     "noise": Words("sensor checks: noise", "传感器检查：噪声"),
+    "drift": Words("sensor checks: drift", "传感器检查：漂移"),
+    "skew": Words("sensor checks: clock", "传感器检查：时钟"),
+    "change": Words("vibration zones: change", "振动分区：变化"),
+    "rate": Words("limits on rates of change", "变化速率限值"),
     "zone": Words("vibration zones", "振动分区"),
 }
 MACHINE_CLASS = {

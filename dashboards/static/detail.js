@@ -107,6 +107,7 @@ function evidence(ticket, look, now) {
         row.measured ? row.why : "", row.source,
       ].filter(Boolean).join(" · "))))) : null,
     found.zone ? h("p", { class: `zone is-zone-${found.zone.letter}`, title: found.zone.source }, zoneScale(found.zone.letter), h("span", {}, h("b", {}, found.zone.words), h("small", {}, found.zone.table))) : null,
+    found.beside.length ? h("dl", { class: "facts" }, found.beside.map((fact) => h("div", {}, h("dt", {}, fact.name), h("dd", {}, fact.text)))) : null,
     found.checks.length ? h("div", {}, h("h4", {}, say("check_first")), h("ol", { class: "checks" }, found.checks.map((check) => h("li", {}, check)))) : null,
     h("p", { class: "quiet" }, [found.detector && say("found_by", { detector: say(`detector.${found.detector}`), version: found.model_version }), found.revisions > 1 ? say("revisions", { n: found.revisions }) : ""].filter(Boolean).join(" · ")),
     ticket.machine_id ? h("button", { type: "button", class: "tool", "data-key": "look", onclick: () => look(window[0], window[1], ticket.machine_id) }, say("show_window", { from: moment(window[0]), to: moment(window[1]) })) : null);

@@ -83,7 +83,7 @@ def test_zone_is_told_with_its_table():
 
 
 def test_a_check_without_words_reads_as_itself():
-    assert evidence.checks(BODY, "en") == ["Check the grease", "something new"]
+    assert evidence.checks(BODY, "en") == ["Check the grease", "Something new"]
 
 
 def test_window_and_limits_are_for_the_chart():
@@ -109,3 +109,25 @@ def test_confidence_is_no_probability_of_a_fault():
 )
 def test_place_of_a_sensor(kind, name, expected):
     assert evidence.place(kind, name) == expected
+
+
+def test_health_and_outlook_stand_beside_the_rows_and_old_evidence_has_none():
+    body = BODY | {"health": 0.25, "time_to_limit": {"low_us": 86_400_000_000, "high_us": 172_800_000_000, "limit": 7.1, "unit": "mm/s", "sensor": "vibration", "confidence": 0.9}}  # fmt: skip
+    said = {row["name"]: row["text"] for row in evidence.beside(body, "en")}
+    assert said["Health index"].startswith("25%")
+    assert said["Time to limit"] == "1 d – 2 d (90%) until vibration reaches 7.10 mm/s"
+    assert {row["name"] for row in evidence.beside(body, "zh")} >= {"健康指数", "距限值时间"}
+    assert evidence.beside(BODY, "en") == []
+
+
+def test_a_rate_is_not_drawn_as_a_limit_on_the_trace_of_its_sensor():
+    rate = {
+        "sensor_id": 2,
+        "feature": "rate",
+        "measured": 9.0,
+        "limit": 5.0,
+        "low": -5.0,
+        "high": 5.0,
+        "unit": "°C/min",
+    }
+    assert evidence.limits({"contributions": [rate]}) == []
