@@ -13,6 +13,7 @@ from anomaly.config import EngineConfig
 from anomaly.engine import Engine
 from anomaly.explanation import BadPlotFile, NoSuchFinding, check_plot_file, draw, explain, series, write_plot
 from anomaly.finding import Change, Finding, FindingEvent, MachineMeta, SensorMeta, finding_key
+from anomaly.grouping import is_member
 from anomaly.history import (
     BadHistoryFile,
     History,
@@ -74,6 +75,7 @@ __all__ = [
     "find_finding",
     "finding_key",
     "forget_state",
+    "is_member",
     "judge",
     "load_fleet",
     "load_limits",

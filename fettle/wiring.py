@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from fastapi import FastAPI
 
 from anomaly import routes as anomaly_routes
-from anomaly.api import Announcement, Change
+from anomaly.api import Announcement, Change, Closing, is_member
 from dashboards import api as dashboards
 from dispatch import routes as dispatch_routes
 from fettle import clock
@@ -23,7 +23,16 @@ from fettle.company import WEEKDAYS, Company, Engineer, Machine, make_password
 from fettle.db import AsyncConn, DatabaseRole, Pool, open_pool, transaction
 from fettle.errors import FettleError
 from fettle.http import Part, create_app
-from fettle.model import CustomerId, EngineerId, Role, SiteId, TenantId
+from fettle.model import (
+    CustomerId,
+    EngineerId,
+    FindingOutcome,
+    Rejection,
+    Repair,
+    Role,
+    SiteId,
+    TenantId,
+)
 from fettle.settings import Settings
 from ingest.routes import readings_part
 from workorders import api as workorders
@@ -43,6 +52,8 @@ def ticket_opener(pool: Pool) -> Callable[[Announcement], Awaitable[None]]:
 
     async def hand_on(announcement: Announcement) -> None:
         finding = announcement.event.finding
+        if is_member(finding):  # the ticket of the incident's headline names its machines
+            return
         reported = workorders.ReportedFinding(
             key=finding.key,
             revision=announcement.revision,
@@ -66,6 +77,84 @@ def ticket_opener(pool: Pool) -> Callable[[Announcement], Awaitable[None]]:
                 await workorders.open_potential_fault(conn, tenant_id=tenant_id, finding=reported, now=clock.now())
 
     return hand_on
+
+
+_ASSUMED = {  # what the closing of a ticket says of its finding where nobody says it in so many words
+    "accepted": FindingOutcome.CONFIRMED,
+    "auto_accepted": FindingOutcome.CONFIRMED,
+    "false_alarm": FindingOutcome.REJECTED,
+    "rejected": FindingOutcome.REJECTED,
+    "duplicate": FindingOutcome.REJECTED,
+}
+
+
+async def list_closings(conn: AsyncConn) -> list[Closing]:
+    """Return what closed potential-fault tickets of the transaction's tenant say of their findings, and nobody noted yet.
+
+    What was handed in as the result counts as a repair, with parts as a replacement.
+    """
+    cursor = await conn.execute(
+        """
+        SELECT t.number, e.finding_id, t.resolution_code, t.closed_at, v.actor, v.reason, v.detail, w.parts
+        FROM ticket AS t
+        JOIN LATERAL (
+            SELECT finding_id
+            FROM ticket_evidence
+            WHERE tenant_id = t.tenant_id AND ticket_id = t.id AND finding_id IS NOT NULL
+            ORDER BY id
+            LIMIT 1
+        ) AS e ON true
+        JOIN LATERAL (
+            SELECT actor, reason, detail
+            FROM ticket_event
+            WHERE tenant_id = t.tenant_id AND ticket_id = t.id AND to_state = 'closed'
+            ORDER BY id DESC
+            LIMIT 1
+        ) AS v ON true
+        LEFT JOIN LATERAL (
+            SELECT sum(jsonb_array_length(parts)) AS parts
+            FROM work_report
+            WHERE tenant_id = t.tenant_id AND ticket_id = t.id
+        ) AS w ON true
+        WHERE t.type = 'potential_fault' AND t.state = 'closed'
+            AND NOT EXISTS (
+                SELECT FROM finding_outcome AS o
+                WHERE o.tenant_id = t.tenant_id AND o.ticket = t.number AND o.finding_id = e.finding_id
+            )
+        ORDER BY t.closed_at, t.id
+        """
+    )
+    return [_closing(*row) for row in await cursor.fetchall()]
+
+
+def _closing(
+    number: str,
+    finding_id: int,
+    resolution: str,
+    closed_at: datetime,
+    actor: str,
+    reason: str,
+    detail: dict[str, str],
+    parts: int | None,
+) -> Closing:
+    said = detail.get("outcome")
+    outcome = FindingOutcome(said) if said else _ASSUMED.get(resolution, FindingOutcome.UNKNOWN)
+    why = detail.get("outcome_reason") or ("duplicate" if resolution == "duplicate" else None)
+    repair = Repair.NONE
+    if outcome is FindingOutcome.CONFIRMED:
+        done = Repair.NONE if parts is None else Repair.REPLACED if parts else Repair.REPAIRED
+        repair = Repair(detail.get("repair") or done)
+    return Closing(
+        ticket=number,
+        finding_id=finding_id,
+        outcome=outcome,
+        reason=Rejection(why) if why and outcome is FindingOutcome.REJECTED else None,
+        repair=repair,
+        note=reason,
+        closed_by=actor,
+        closed_at=closed_at,
+        is_assumed=not said,
+    )
 
 
 def _instant(us: int) -> datetime:
