@@ -13,16 +13,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from anomaly.finding import Finding
 from anomaly.steering import LIMIT_MOST, VIEWS, Lift
+from fettle.model import FindingOutcome, Rejection, Repair
 
 REMEMBERED = timedelta(days=180)
 """Older outcomes count no more: a rule that was demoted gets another chance."""
 
 LIFTED = timedelta(days=90)
+FRESH = timedelta(days=7)
+"""A repair that is told of later than this starts no new baseline: most of it would be from before."""
+
 LIFT_MOST = 2.0
 STOPPED_MOST = 20.0
 STOP_AFTER = 5
@@ -31,28 +34,8 @@ _MARGIN, _STOP_MARGIN, _LIMIT_ONCE = 1.1, 1.25, 1.25
 _Z95 = 1.959963984540054
 
 
-class OutcomeKind(StrEnum):
-    CONFIRMED = "confirmed"
-    REJECTED = "rejected"
-    UNKNOWN = "unknown"
-    MISSED = "missed"
-
-
-class Rejection(StrEnum):
-    """Why a finding was no fault."""
-
-    PROCESS_CHANGE = "process_change"
-    SENSOR = "sensor"
-    TOLERATED = "tolerated"
-    DUPLICATE = "duplicate"
-
-
-class Action(StrEnum):
-    """What was done to the machine."""
-
-    NONE = "none"
-    REPAIRED = "repaired"
-    REPLACED = "replaced"
+MISSED = "missed"
+"""The outcome of a failure that detection did not see coming; all others are of `FindingOutcome`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +57,11 @@ class Outcome:
 
     @property
     def is_rejection(self) -> bool:
-        return self.outcome == OutcomeKind.REJECTED and self.reason != Rejection.DUPLICATE
+        return self.outcome == FindingOutcome.REJECTED and self.reason != Rejection.DUPLICATE
 
     @property
     def calls_for_reset(self) -> bool:
-        return self.outcome == OutcomeKind.CONFIRMED and self.action in {Action.REPAIRED, Action.REPLACED}
+        return self.outcome == FindingOutcome.CONFIRMED and self.action in {Repair.REPAIRED, Repair.REPLACED}
 
 
 @dataclass(frozen=True, slots=True)

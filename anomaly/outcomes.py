@@ -12,12 +12,12 @@ from typing import Any
 from psycopg.rows import class_row, dict_row
 
 from anomaly import feedback, store
-from anomaly.feedback import Action, Outcome, OutcomeKind, Rejection, RuleRecord
+from anomaly.feedback import MISSED, Outcome, RuleRecord
 from anomaly.finding import Finding
 from anomaly.inhibitions import note
 from anomaly.steering import Lift
 from fettle.db import AsyncConn, load_queries
-from fettle.model import FaultFamily
+from fettle.model import FaultFamily, FindingOutcome, Rejection, Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Closing:
 
     ticket: str
     finding_id: int
-    outcome: OutcomeKind
+    outcome: FindingOutcome
     reason: Rejection | None
-    action: Action
+    repair: Repair
     note: str
     closed_by: str
     closed_at: datetime
@@ -48,27 +48,27 @@ async def record_outcome(
     *,
     tenant_id: int,
     machine_id: int,
-    outcome: OutcomeKind,
+    outcome: FindingOutcome | None,
     by: str,
     at: datetime,
     finding_id: int | None,
     fault_family: FaultFamily,
     detector: str = "",
     reason: Rejection | None = None,
-    action: Action = Action.NONE,
+    repair: Repair = Repair.NONE,
     text: str = "",
     ticket: str = "",
 ) -> int | None:
-    """Record what became of a finding, or a failure that was missed (no finding); None if this ticket said so before."""
+    """Record what became of a finding, or a failure that was missed (no outcome, no finding); None if this ticket said so before."""
     values = {
         "tenant_id": tenant_id,
         "machine_id": machine_id,
         "finding_id": finding_id,
         "fault_family": fault_family.value,
         "detector": detector,
-        "outcome": outcome.value,
+        "outcome": outcome.value if outcome else MISSED,
         "reason": reason.value if reason else "",
-        "action": action.value,
+        "action": repair.value,
         "note": text.strip(),
         "ticket": ticket,
         "decided_by": by,
@@ -107,7 +107,7 @@ async def hear_closings(conn: AsyncConn, closings: Iterable[Closing], *, tenant_
             fault_family=finding.fault_family,
             detector=finding.detector,
             reason=closing.reason,
-            action=closing.action,
+            repair=closing.repair,
             text=closing.note,
             ticket=closing.ticket,
         )
@@ -176,11 +176,11 @@ async def learn(
             found = await store.find_finding(conn, tenant_id=tenant_id, name=str(outcome.finding_id))
         if found is None:
             continue
-        if outcome.is_rejection:
+        if outcome.is_rejection and outcome.decided_at + feedback.LIFTED > now:
             await _lift(conn, tenant_id, outcome, found[1], peak_of=peak_of, now=now)
-        elif outcome.outcome == OutcomeKind.CONFIRMED:
+        elif outcome.outcome == FindingOutcome.CONFIRMED:
             await _restore(conn, tenant_id, outcome, found[1], now=now)
-        if outcome.calls_for_reset:
+        if outcome.calls_for_reset and outcome.decided_at + feedback.FRESH > now:
             why = f"{outcome.action}: {outcome.fault_family}" + (f", {outcome.ticket}" if outcome.ticket else "")
             await give_order(
                 conn, tenant_id=tenant_id, machine_id=outcome.machine_id, kind="reset", reason=why, by=outcome.decided_by, now=now
@@ -224,7 +224,7 @@ async def _lift(
             "factor": lift.factor,
             "is_stopped": lift.is_stopped,
         }
-        expires_at = now + feedback.LIFTED
+        expires_at = min(now, outcome.decided_at) + feedback.LIFTED
         await conn.execute(
             queries.add_lift,
             {

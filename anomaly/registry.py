@@ -6,6 +6,7 @@
 A version belongs to one machine; a configuration to the whole installation.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
@@ -17,8 +18,9 @@ from psycopg.types.json import Jsonb
 from anomaly.config import EngineConfig
 from anomaly.outcomes import give_order
 from anomaly.store import to_instant
-from anomaly.versions import ForeignModel, ModelVersion, read
-from fettle.db import AsyncConn, load_queries
+from anomaly.versions import ModelVersion, read
+from fettle import clock
+from fettle.db import AsyncConn, Pool, load_queries, transaction
 from fettle.errors import FettleError
 
 _STRUCTURE = ("history_steps",)  # the size of what is stored: no two configurations may differ in it
@@ -256,27 +258,55 @@ async def config_in_force(conn: AsyncConn, base: EngineConfig) -> EngineConfig:
     return apply_config(base, last[0]["body"] or {}) if last else base
 
 
-__all__ = [
-    "ConfigTaken",
-    "ForeignModel",
-    "KeptConfig",
-    "NoEarlierVersion",
-    "NoSuchConfig",
-    "NoSuchVersion",
-    "Order",
-    "StructureChanged",
-    "activate",
-    "apply_config",
-    "config_in_force",
-    "differing",
-    "find_config",
-    "find_version",
-    "keep_config",
-    "list_configs",
-    "list_orders",
-    "list_promotions",
-    "list_versions",
-    "previous_version",
-    "promote",
-    "register",
-]
+async def compare_shadow(conn: AsyncConn, *, tenant_id: int, config: KeptConfig, since: datetime) -> dict[str, Any]:
+    """Return what the live configuration and one in shadow found on a tenant's machines, raised at or after `since`.
+
+    A live and a shadow finding are the same where machine and fault family agree and the times they stood overlap. Live ones
+    that made no ticket (inhibited, watched) are counted apart.
+    """
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            load_queries("anomaly").compare_shadow, {"tenant_id": tenant_id, "config_id": config.id, "since": since}
+        )
+        rows = await cursor.fetchall()
+    live = [row for row in rows if row["is_live"] and not row["held"]]
+    shadow = [row for row in rows if not row["is_live"]]
+    both = [row for row in live if any(_is_same(row, other) for other in shadow)]
+    only_live = [row for row in live if not any(_is_same(row, other) for other in shadow)]
+    only_shadow = [row for row in shadow if not any(_is_same(row, other) for other in live)]
+    return {
+        "config": config.name,
+        "digest": config.digest,
+        "since": since,
+        "live": len(live),
+        "shadow": len(shadow),
+        "both": len(both),
+        "held": sum(bool(row["held"]) for row in rows),
+        "only_live": [_line(row) for row in only_live],
+        "only_shadow": [_line(row) for row in only_shadow],
+    }
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if (one["number"], one["fault_family"]) != (other["number"], other["fault_family"]):
+        return False
+    first, last = sorted((one, other), key=lambda row: row["onset_at"])
+    return first["cleared_at"] is None or bool(last["onset_at"] <= first["cleared_at"])
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("number", "fault_family", "severity", "raised_at", "cleared_at")}
+
+
+async def wait_for_order(pool: Pool, *, tenant_id: int, order: int, seconds: float) -> float | None:
+    """Return how many seconds after it was given an order was carried out; None if it was not within `seconds`."""
+    until = clock.monotonic_s() + seconds
+    while True:
+        async with transaction(pool, tenant_id=tenant_id) as conn:
+            parameters = {"tenant_id": tenant_id, "id": order}
+            row = await (await conn.execute(load_queries("anomaly").find_order, parameters)).fetchone()
+        if row is not None and row[5] is not None:
+            return float((row[5] - row[4]).total_seconds())
+        if clock.monotonic_s() > until:
+            return None
+        await asyncio.sleep(0.05)

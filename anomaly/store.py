@@ -300,3 +300,43 @@ async def find_finding(conn: AsyncConn, *, tenant_id: int, name: str) -> tuple[i
     cursor = await conn.execute(load_queries("anomaly").find_finding, {"tenant_id": tenant_id, "name": name})
     row = await cursor.fetchone()
     return None if row is None else (row[0], _finding(row))
+
+
+class UnknownMachine(FettleError):
+    """No machine has the equipment number {number}, or it is not yours to see."""
+
+
+class SeveralMachines(FettleError):
+    """Several sites have a machine {number} ({sites}): say which site."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMachine:
+    """A machine that an equipment number names."""
+
+    id: int
+    number: str
+    machine_class: str
+    site: str
+
+
+async def find_machine(conn: AsyncConn, *, tenant_id: int, number: str, site: str | None = None) -> FoundMachine:
+    """Return the machine of an equipment number.
+
+    Raises:
+        UnknownMachine: there is none.
+        SeveralMachines: there are several, and `site` does not choose one.
+    """
+    parameters = {"tenant_id": tenant_id, "number": number, "site": site}
+    rows = await (await conn.execute(load_queries("anomaly").find_machines, parameters)).fetchall()
+    if not rows:
+        raise UnknownMachine(number=number)
+    if len(rows) > 1:
+        raise SeveralMachines(number=number, sites=", ".join(row[3] for row in rows))
+    return FoundMachine(*rows[0])
+
+
+async def is_in_scope(conn: AsyncConn, *, machine_id: int, customer_id: int | None, engineer_id: int | None) -> bool:
+    """Say whether a machine is the customer's own, or one of the engineer's jobs."""
+    parameters = {"machine_id": machine_id, "customer_id": customer_id, "engineer_id": engineer_id}
+    return await (await conn.execute(load_queries("anomaly").find_machine_in_scope, parameters)).fetchone() is not None

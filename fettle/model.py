@@ -120,6 +120,31 @@ class Severity(StrEnum):
     HIGH = "high"
 
 
+class FindingOutcome(StrEnum):
+    """What became of a finding, as people found it."""
+
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+class Rejection(StrEnum):
+    """Why a finding was no fault."""
+
+    PROCESS_CHANGE = "process_change"
+    SENSOR = "sensor"
+    TOLERATED = "tolerated"
+    DUPLICATE = "duplicate"
+
+
+class Repair(StrEnum):
+    """What was done to a machine."""
+
+    NONE = "none"
+    REPAIRED = "repaired"
+    REPLACED = "replaced"
+
+
 class TicketState(StrEnum):
     """The six states of a ticket, in the order of its life."""
 

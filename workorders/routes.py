@@ -13,7 +13,17 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from fettle.http import Principal, answer_once, begin, edge_of, etag, expected_version, require
-from fettle.model import CustomerId, EngineerId, Role, TicketId, TicketState, TicketType
+from fettle.model import (
+    CustomerId,
+    EngineerId,
+    FindingOutcome,
+    Rejection,
+    Repair,
+    Role,
+    TicketId,
+    TicketState,
+    TicketType,
+)
 from fettle.problems import ProblemKind
 from fettle.words import FieldProblem, InvalidFields, Words
 from workorders import intake, lifecycle, store, tickets
@@ -58,6 +68,10 @@ _BAD_DUPLICATE = Words(
     "Give the id of the other ticket that this one repeats, with resolution=duplicate and with nothing else.",
     "仅当 resolution=duplicate 时填写 duplicate_of，且须为本工单所重复的另一张工单的编号。",
 )
+_BAD_OUTCOME = Words(
+    "Give outcome with to=closed alone; with outcome=rejected give outcome_reason (process_change, sensor, tolerated or duplicate); repair goes with outcome=confirmed.",
+    "仅在 to=closed 时填写 outcome；outcome=rejected 时须填写 outcome_reason（process_change、sensor、tolerated 或 duplicate）；repair 仅与 outcome=confirmed 同时填写。",
+)
 _BAD_CURSOR = Words("The cursor is not one that this list gave out. Start without it.", "游标无效，请去掉后重新开始。")
 
 
@@ -97,6 +111,15 @@ class Move(BaseModel):
     resolution: Resolution | None = Field(None, description="Why it is closed; only with to=closed")
     duplicate_of: int | None = Field(
         None, ge=1, le=2**63 - 1, description="The ticket it repeats; with resolution=duplicate, and only then"
+    )
+    outcome: FindingOutcome | None = Field(
+        None, description="What became of the finding; with to=closed, and only then"
+    )
+    outcome_reason: Rejection | None = Field(
+        None, description="Why it was no fault; with outcome=rejected, and only then"
+    )
+    repair: Repair | None = Field(
+        None, description="What was done to the machine; with outcome=confirmed, and only then"
     )
 
 
@@ -280,6 +303,7 @@ async def move_ticket(request: Request, ticket_id: TicketPath, body: Move, princ
     """Move a ticket to another state. If-Match takes the version you saw. A result is sent back by POST …/rejection."""
     version = expected_version(request)
     _check_duplicate(body, ticket_id)
+    _check_outcome(body)
     async with begin(request, principal) as conn:
 
         async def act() -> JSONResponse:
@@ -298,6 +322,11 @@ async def move_ticket(request: Request, ticket_id: TicketPath, body: Move, princ
                 resolution=body.resolution,
                 duplicate_of=TicketId(body.duplicate_of) if body.duplicate_of is not None else None,
                 owner_account_id=principal.account_id,
+                detail={
+                    name: value.value
+                    for name in ("outcome", "outcome_reason", "repair")
+                    if (value := getattr(body, name)) is not None
+                },
             )
             return answer_ticket(moved)
 
@@ -350,6 +379,20 @@ def _check_duplicate(body: Move, ticket_id: int) -> None:
         return
     code = "missing" if body.duplicate_of is None else "itself" if is_duplicate else "not-wanted"
     raise InvalidFields([FieldProblem("duplicate_of", code, _BAD_DUPLICATE)])
+
+
+def _check_outcome(body: Move) -> None:
+    wrong = [
+        name
+        for name, is_wrong in (
+            ("outcome", body.outcome is not None and body.to is not TicketState.CLOSED),
+            ("outcome_reason", (body.outcome is FindingOutcome.REJECTED) != (body.outcome_reason is not None)),
+            ("repair", body.repair is not None and body.outcome is not FindingOutcome.CONFIRMED),
+        )
+        if is_wrong
+    ]
+    if wrong:
+        raise InvalidFields([FieldProblem(name, "bad-outcome", _BAD_OUTCOME) for name in wrong])
 
 
 def _make_cursor(ticket: Ticket) -> str:

@@ -18,6 +18,11 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="forget what was learned and learn again from the ledger of batches"
     )
+    parser.add_argument(
+        "--shadow",
+        metavar="NAME",
+        help="fold with this kept configuration beside the live one; what it finds is stored apart and opens no ticket",
+    )
     parser.set_defaults(run=run)
 
 
@@ -27,7 +32,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _run(args: argparse.Namespace, settings: Settings) -> None:
-    from fettle.wiring import ticket_opener
+    from fettle.wiring import list_closings, ticket_opener
 
     url = database_url(settings)
     shard = args.shard or settings.detect_shard
@@ -40,4 +45,13 @@ async def _run(args: argparse.Namespace, settings: Settings) -> None:
     async with open_pool(url, role=DatabaseRole.WORKER, name="detect-tickets", size=2) as pool:
         if args.rebuild:
             await forget_state(pool, shard=shard)
-        await watch(url, shard=shard, config=config, on_event=ticket_opener(pool), stop=stop, limits=limits)
+        await watch(
+            url,
+            shard=shard,
+            config=config,
+            on_event=ticket_opener(pool),
+            stop=stop,
+            limits=limits,
+            closings=list_closings,
+            shadow=args.shadow,
+        )
