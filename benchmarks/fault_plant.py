@@ -144,6 +144,11 @@ class Mosquitto:
         self._conf = conf
         self._child: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
     def start(self) -> None:
         program = embedded.mosquitto_program()
         assert program is not None

@@ -19,12 +19,13 @@ from fettle.settings import Settings
 from fettle.wire import READING_DTYPE, ReadingArray
 from ingest.batch import Sealed, Wanted, sort_unique
 from ingest.catalogue import Refused, RegistrationPolicy
-from ingest.collector import Collector, CollectorOptions
+from ingest.collector import Collector
 from ingest.counters import Counters
 from ingest.decode import ClockPolicy
 from ingest.housekeeping import apply_policies, clean_up, keep_house, roll_up_all
 from ingest.importer import Columns, Imported, import_file
 from ingest.metrics import render, serve
+from ingest.options import CollectorOptions
 from ingest.preflight import Finding
 from ingest.preflight import preflight as check_broker
 from ingest.session import Address

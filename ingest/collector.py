@@ -12,8 +12,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fettle import logs
@@ -24,54 +22,38 @@ from ingest.counters import Counters
 from ingest.desk import Desk, Reports
 from ingest.frames import Frames, acknowledge
 from ingest.intake import Intake
+from ingest.options import CollectorOptions
 from ingest.packets import Connect, ConnectRefused, Version, Will, WrongVersion
 from ingest.preflight import DROPPED
-from ingest.session import Address, BadCertificate, Link, NotTrusted, TakenOver, connect
-from ingest.spool import Spool
+from ingest.session import BadCertificate, Link, NotTrusted, TakenOver, connect
 from ingest.store import Outcome
 from ingest.topics import Table
-from ingest.writer import Writer, WriterOptions
+from ingest.writer import Writer
 
 log = logs.get("ingest")
 
 STATUS_ROOT = "fettle-collector"  # outside the topics that are subscribed to
-_WORTH_ROWS = 64  # enough for a transaction of its own
+_WORTH_ROWS = 64  # enough for a transaction of its own, once
+_SHORT_LINGER_S = 0.008  # has passed: a commit costs as much as some hundred rows
 _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
-_DRAIN_S = 4.0
-_SWITCH_S = 0.0002  # the writer needs Python only briefly, some ten times a batch, and the database idles while it waits
+_DRAIN_S = 3.0  # and the rest of a stop, together less than the five seconds after which supervisors kill
+_LEAVE_S = (
+    0.8  # for the writer thread to end; one that a stalled database holds is left behind: it dies with the process
+)
+_SWITCH_S = (
+    0.0002  # the writer needs Python only briefly, some ten times a batch, and the database idles while it waits
+)
+_REST_S = 0.002  # between reads, where
+_BUSY_S = 0.01  # the one before was no longer ago, and
+_GOOD_READ_BYTES = 16 << 10  # it brought less: a broker writes every message by itself
 _STABLE_S = 5.0  # a connection that lasted so long begins the count of attempts anew
 _FLAPPING = 5
 
 
 class SubscriptionRefused(FettleError):
     """The broker does not grant {topic!r} at QoS 1 ({why}). Allow it in the broker's access list, or change FETTLE_COLLECTOR_TOPICS."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectorOptions:
-    """What one collector does."""
-
-    name: str
-    address: Address
-    topics: tuple[str, ...]
-    shared_group: str = ""
-    receive_maximum: int = 10_000
-    version: str = "auto"
-    keep_alive_s: int = 30
-    writer: WriterOptions = field(default_factory=WriterOptions)
-    spool_folder: Path | None = None  # None: hold
-    spool_max_bytes: int = 4 << 30
-
-    def open_spool(self) -> Spool:
-        assert self.spool_folder is not None
-        return Spool(self.spool_folder, max_bytes=self.spool_max_bytes)
-
-    def filters(self) -> list[str]:
-        if not self.shared_group:
-            return list(self.topics)
-        return [f"$share/{self.shared_group}/{topic}" for topic in self.topics]
 
 
 class Collector:
@@ -103,6 +85,7 @@ class Collector:
         self._session_was_lost = False
         self._under_way: deque[Batch] = deque()  # handed to the writer, oldest first; at most two
         self._linger: asyncio.TimerHandle | None = None
+        self._read_at_s = 0.0  # when messages came last
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer_ready: asyncio.Future[None] | None = None
@@ -147,7 +130,11 @@ class Collector:
             await asyncio.gather(stopped, session, return_exceptions=True)
             await self._disconnect()
             self.desk.jobs.put(None)
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, _LEAVE_S)
+            if thread.is_alive():
+                log.warning(
+                    "collector.left_writer_behind", why=self.writer.status.reason or "the database does not answer"
+                )
             self._return_rest()
         return self.counters
 
@@ -289,11 +276,11 @@ class Collector:
         link = self._link
         if link is not None:
             if not link.lost.done():
-                await self._say_goodbye(link)
+                self._say_goodbye(link)
             await link.close()
             self._forget(link)
 
-    async def _say_goodbye(self, link: Link) -> None:
+    def _say_goodbye(self, link: Link) -> None:
         """Say what the will would say if we vanished."""
         link.send_message(f"{STATUS_ROOT}/{self.options.name}/status", b'{"online":false}', is_retained=True)
 
@@ -325,6 +312,10 @@ class Collector:
         self._flush_if_due()
         if self.intake.batch is batch and self._is_full(batch):  # nobody could take it
             link.pause()
+        now_s = monotonic_s()
+        if now_s - self._read_at_s < _BUSY_S and nbytes < _GOOD_READ_BYTES:
+            link.rest(_REST_S)
+        self._read_at_s = now_s
 
     def _is_full(self, batch: Batch) -> bool:
         return (
@@ -348,11 +339,14 @@ class Collector:
             return
         age_s = monotonic_s() - batch.first_at_s
         is_small_window = self._link is not None and self._link.version is Version.V3  # and its size is unknown
-        if len(batch.ts) >= _WORTH_ROWS or age_s >= _LINGER_S or is_small_window:
+        linger_s = _SHORT_LINGER_S if len(batch.ts) >= _WORTH_ROWS else _LINGER_S
+        if age_s >= linger_s or is_small_window:
             self._flush()
-        elif self._linger is None:
+        elif self._linger is None or self._linger.when() > monotonic_s() + linger_s - age_s + 0.001:
             assert self._loop is not None
-            self._linger = self._loop.call_later(_LINGER_S - age_s, self._linger_is_over)
+            if self._linger is not None:
+                self._linger.cancel()
+            self._linger = self._loop.call_later(linger_s - age_s, self._linger_is_over)
 
     def _linger_is_over(self) -> None:
         self._linger = None
@@ -373,6 +367,10 @@ class Collector:
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
         """Acknowledge a batch that is committed, and book it."""
+        if (
+            not self._under_way
+        ):  # we have given up waiting: it was returned, and will be found stored when it comes again
+            return
         self._acknowledge(batch)
         self.counters.latency.add(monotonic_s() - batch.first_at_s)
         self.counters.messages.in_flight -= batch.messages
@@ -382,6 +380,8 @@ class Collector:
 
     def _spooled(self, batch: Batch) -> None:
         """Acknowledge a batch that is on the disk, and book it."""
+        if not self._under_way:
+            return
         self._acknowledge(batch)
         messages, readings = self.counters.messages, self.counters.readings
         messages.in_flight -= batch.messages

@@ -5,7 +5,10 @@ jobs, which are brought in line with the settings when a collector starts.
 """
 
 import asyncio
+import functools
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
@@ -23,6 +26,7 @@ queries = load_queries("ingest")
 _CLEANING_LOCK, _POLICY_LOCK = 2, 3
 _ROLL_UP_EVERY_S = 5.0
 _CLEAN_EVERY_S = 600.0
+_GRACE_S = 2.0
 _AT_ONCE = 5000
 _PARTITIONS_AHEAD = timedelta(days=15)
 _MOST_REJECTED_BYTES = 1 << 30
@@ -47,20 +51,62 @@ def storage_of(conn: SyncConn) -> str:
 
 
 async def keep_house(settings: Settings, *, url: str, stop: asyncio.Event) -> None:
-    """Do all house-keeping until `stop` is set; a database that is away is tried again."""
+    """Do all house-keeping until `stop` is set; a database that is away is tried again.
+
+    Work that a stalled database holds at that moment is left behind, in a thread that dies with the process: its
+    transaction is undone, and done again next time.
+    """
     next_cleaning_s = 0.0
     while not stop.is_set():
         try:
             if clock.monotonic_s() >= next_cleaning_s:
-                await asyncio.to_thread(clean_up, settings, url=url, now=clock.now())
+                await _do(functools.partial(clean_up, settings, url=url, now=clock.now()), stop)
                 next_cleaning_s = clock.monotonic_s() + _CLEAN_EVERY_S
-            await asyncio.to_thread(roll_up_all, url, stopped=stop.is_set)
+            await _do(functools.partial(roll_up_all, url, stopped=stop.is_set), stop)
         except (NoDatabase, psycopg.Error) as error:
             log.warning("housekeeping.postponed", why=str(error).strip())
         try:
             await asyncio.wait_for(stop.wait(), _ROLL_UP_EVERY_S)
         except TimeoutError:
             continue
+
+
+async def _do(work: Callable[[], object], stop: asyncio.Event) -> None:
+    """Run a piece of work in a thread, until it is done or, after `stop`, has had a moment to end."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        problem: Exception | None = None
+        try:
+            work()
+        except Exception as error:
+            problem = error
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(settle, problem)
+
+    threading.Thread(target=run, name="fettle-housekeeping", daemon=True).start()
+    stopped = loop.create_task(stop.wait(), name="stop")
+    try:
+        either: set[asyncio.Future[Any]] = {done, stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            await asyncio.wait({done}, timeout=_GRACE_S)
+        if done.done():
+            await done
+        else:
+            log.warning("housekeeping.left_behind")
+            done.cancel()
+    finally:
+        stopped.cancel()
 
 
 def roll_up_all(url: str, *, stopped: Callable[[], bool] = lambda: False) -> int:

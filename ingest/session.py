@@ -29,6 +29,7 @@ log = logs.get("ingest")
 _FIRST_BUFFER = 256 * 1024
 _ANSWER_S = 10.0
 _CONNACK_S = 3.0
+_GOODBYE_S = 0.8  # for the broker to close the connection after our DISCONNECT
 _SESSION_TAKEN_OVER = 0x8E
 
 
@@ -128,6 +129,7 @@ class Link(asyncio.BufferedProtocol):
         self._next_id = 0
         self._last_received_s = monotonic_s()
         self._is_paused = False
+        self._rest: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._pinger: asyncio.Task[None] | None = None
         self._is_v5 = version is Version.V5
@@ -227,8 +229,9 @@ class Link(asyncio.BufferedProtocol):
             if future is not None and not future.done():
                 future.set_exception(why)
                 future.exception()  # looked at by whoever still waits
-        if self._pinger is not None:
-            self._pinger.cancel()
+        for waiting in (self._pinger, self._rest):
+            if waiting is not None:
+                waiting.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -245,6 +248,7 @@ class Link(asyncio.BufferedProtocol):
     def pause(self) -> None:
         """Stop reading: the kernel's buffers fill, and the broker holds what does not fit."""
         if not self._is_paused and self._transport is not None and not self._transport.is_closing():
+            self._wake()
             self._transport.pause_reading()
             self._is_paused = True
 
@@ -253,6 +257,20 @@ class Link(asyncio.BufferedProtocol):
             self._transport.resume_reading()
             self._last_received_s = monotonic_s()
             self._is_paused = False
+
+    def rest(self, seconds: float) -> None:
+        """Leave what arrives to the kernel for a moment, so that it is read together: a read costs as much as ten messages."""
+        if self._is_paused or self._rest is not None or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.pause_reading()
+        self._rest = asyncio.get_running_loop().call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
 
     async def connected(self) -> Connected:
         granted = await asyncio.wait_for(self._connected, _CONNACK_S)
@@ -276,9 +294,10 @@ class Link(asyncio.BufferedProtocol):
         finally:
             self._published.pop(packet_id, None)
 
-    def send_message(self, topic: str, payload: bytes, *, is_retained: bool = False) -> None:
-        """Publish at QoS 0."""
-        self.send(packets.encode_publish(self.version, topic, payload, is_retained=is_retained))
+    def send_message(self, topic: str, payload: bytes, *, is_retained: bool = False, is_assured: bool = False) -> None:
+        """Publish at QoS 0, or, where `is_assured`, at QoS 1 without waiting for the answer."""
+        packet_id = self._take_id() if is_assured else 0
+        self.send(packets.encode_publish(self.version, topic, payload, packet_id=packet_id, is_retained=is_retained))
 
     async def close(self) -> None:
         """Say goodbye, so that the broker neither publishes our will nor forgets the session, and wait for the end."""
@@ -290,10 +309,11 @@ class Link(asyncio.BufferedProtocol):
         # What we have not read is left to the broker, but it must be drawn off: closing on unread data resets the
         # connection, and a reset can overtake our last acknowledgements.
         self._is_leaving = True
+        self._wake()
         self.resume()
         transport.write(packets.encode_disconnect(self.version))
         try:
-            await asyncio.wait_for(asyncio.shield(self.lost), 1)
+            await asyncio.wait_for(asyncio.shield(self.lost), _GOODBYE_S)
         except TimeoutError:
             self._end(ConnectionEnded(why="closed by us"))
 
