@@ -63,7 +63,7 @@ class Geometry:
         return cls(
             bpfo=float(elements / 2 * (1 - ratio)),
             bpfi=float(elements / 2 * (1 + ratio)),
-            bsf=float(pitch_diameter / (2 * element_diameter) * (1 - ratio**2)),
+            bsf=float(pitch_diameter / element_diameter * (1 - ratio**2)),  # it strikes both races: twice the spin
             ftf=float((1 - ratio) / 2),
             source="drawing",
         )
@@ -71,7 +71,7 @@ class Geometry:
     @classmethod
     def guessed(cls, *, elements: int) -> "Geometry":
         """Guess from the number of rolling elements alone: BPFO ≈ .4 n, BPFI ≈ .6 n; the ball line from a usual ratio."""
-        return cls(bpfo=0.4 * elements, bpfi=0.6 * elements, bsf=2.4, ftf=0.4, source="number of elements")
+        return cls(bpfo=0.4 * elements, bpfi=0.6 * elements, bsf=4.8, ftf=0.4, source="number of elements")
 
     def lines_hz(self, shaft_hz: float) -> dict[Race, float]:
         """Return the frequency of each part's line. A damaged element strikes both races, so twice a spin."""

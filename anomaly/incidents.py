@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anomaly.config import VIBRATION
+from anomaly.diagnosis import names_bearing
 from anomaly.finding import Change, Finding, FindingEvent, finding_key
 from anomaly.state import Rule, View
 from fettle.model import FaultFamily, FindingKind, MachineId, SensorId, Severity, SignalKind
@@ -356,6 +357,8 @@ def _evidence(
         if all(s.is_drift or s.rule not in MACHINE_RULES for s in ranked)
         else family_of(ranked)
     )
+    if first is not None and names_bearing(first.get("waveform")) and family is not FaultFamily.SENSOR_FAULT:
+        family = FaultFamily.BEARING
     listed = entries(ranked)
     body: dict[str, Any] = {
         "machine": context.number,

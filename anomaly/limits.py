@@ -5,11 +5,13 @@ The figures live in `limits.toml`, each with its source, so that a plant can rep
 
 import functools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from anomaly.diagnosis import Bearing
+from anomaly.envelope import Geometry
 from anomaly.finding import MachineMeta, SensorMeta
 from fettle.errors import FettleError
 from fettle.model import SignalKind
@@ -74,6 +76,25 @@ class Limits:
         row = self.body.get("rate", {}).get(sensor.unit)
         return (float(row["per_minute"]), str(row["source"])) if row else (float("inf"), "")
 
+    def bearing(self, machine: MachineMeta) -> Bearing | None:
+        """Return the bearing of a machine, by its number or else, as an assumption, by its class; None if unknown."""
+        body = self.body.get("bearing", {})
+        own = body.get("of_machine", {}).get(machine.number)
+        name = own or body.get("of_class", {}).get(machine.machine_class or "")
+        if name is None:
+            return None
+        row = body["rows"][name]
+        if "bpfo" in row:
+            bpfo, bpfi, bsf, ftf = (float(row[key]) for key in ("bpfo", "bpfi", "bsf", "ftf"))
+            return Bearing(name, Geometry(bpfo, bpfi, bsf, ftf, source=row["source"]), is_assumed=own is None)
+        geometry = Geometry.of(
+            elements=int(row["elements"]),
+            element_diameter=float(row["element_diameter_mm"]),
+            pitch_diameter=float(row["pitch_diameter_mm"]),
+            contact_angle_deg=float(row.get("contact_angle_deg", 0.0)),
+        )
+        return Bearing(name, replace(geometry, source=row["source"]), is_assumed=own is None)
+
     @property
     def phase_unbalance(self) -> tuple[float, str] | None:
         """Return the share of the phases' mean by which one may be off, and its source; None where the file has none."""
@@ -117,6 +138,14 @@ def read_limits(text: str, *, path: str) -> Limits:
         for unit, row in body.get("rate", {}).items():
             if not float(row["per_minute"]) > 0 or not row["source"]:
                 raise BadLimitsFile(path=path, why=f"rate of {unit}: per_minute must be above 0 and have a source")
+        bearings = body.get("bearing", {})
+        for name in {*bearings.get("of_machine", {}).values(), *bearings.get("of_class", {}).values()}:
+            if name not in bearings.get("rows", {}):
+                raise BadLimitsFile(path=path, why=f"bearing {name!r} is used but has no [bearing.rows.{name}]")
+        for name in bearings.get("rows", {}):
+            probe = Limits({**body, "bearing": {**bearings, "of_machine": {"": name}}})
+            if not bearings["rows"][name]["source"] or probe.bearing(MachineMeta(machine_id=0, number="")) is None:  # type: ignore[arg-type]
+                raise BadLimitsFile(path=path, why=f"bearing row {name} needs a source")
         if limits.phase_unbalance is not None and not 0 < limits.phase_unbalance[0] < 1:
             raise BadLimitsFile(path=path, why="limits.unbalance: of_mean must lie between 0 and 1, as in 0.10")
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:

@@ -474,3 +474,55 @@ ORDER BY shard
 -- Take away a state that was handed over, if it is still the one that was read.
 DELETE FROM detector_state
 WHERE shard = %(shard)s AND positions = %(derived_from)s
+
+-- name: list_unexamined
+-- Faults of machines that are open and that no second opinion was given on.
+SELECT id, tenant_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at, cleared_at, detector,
+    model_version, score, p_value, evidence, change, revision
+FROM finding
+WHERE tenant_id = %(tenant_id)s AND kind = 'machine' AND cleared_at IS NULL
+    AND evidence ? 'second_opinions' AND evidence ->> 'second_opinions' IS NULL
+ORDER BY raised_at DESC
+LIMIT 50
+
+-- name: list_waveforms
+-- The newest waveform of a machine's accelerometers in a half-open period, and after it earlier ones of the same sensor.
+WITH newest AS (
+    SELECT s.id, s.name, s.unit, w.t0, w.fs_hz, w.dtype, w.scale, w.data
+    FROM sensor AS s
+    JOIN waveform AS w ON w.sensor_id = s.id
+    WHERE s.machine_id = %(machine_id)s::int AND s.kind = ANY (%(kinds)s) AND w.t0 >= %(onset)s AND w.t0 < %(until)s
+    ORDER BY w.t0 DESC, s.id
+    LIMIT 1
+)
+SELECT name, unit, t0, fs_hz, dtype, scale, data
+FROM (
+    SELECT 0 AS place, n.name, n.unit, n.t0, n.fs_hz, n.dtype, n.scale, n.data
+    FROM newest AS n
+    UNION ALL
+    (
+        SELECT 1 AS place, n.name, n.unit, w.t0, w.fs_hz, w.dtype, w.scale, w.data
+        FROM newest AS n
+        JOIN waveform AS w ON w.sensor_id = n.id
+        WHERE w.t0 < %(earlier)s
+        ORDER BY w.t0 DESC
+        LIMIT %(most)s
+    )
+) AS found
+ORDER BY place, t0 DESC
+
+-- name: find_speed
+-- The measured shaft speed of a machine nearest to an instant, and its unit.
+SELECT r.value, s.unit
+FROM sensor AS s
+JOIN reading AS r ON r.sensor_id = s.id
+WHERE s.machine_id = %(machine_id)s::int AND s.kind = %(kind)s AND r.ts >= %(start)s AND r.ts < %(stop)s
+    AND r.value IS NOT NULL
+ORDER BY abs(extract(epoch FROM r.ts - %(at)s))
+LIMIT 1
+
+-- name: read_means
+-- Means per step of every sensor of a machine, as the caller's tenant may read them.
+SELECT sensor_id, at, mean
+FROM report.trace(%(machine_id)s::bigint, %(start)s, %(stop)s, %(points)s::int)
+ORDER BY sensor_id, at

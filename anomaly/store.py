@@ -226,7 +226,7 @@ def _as_row(tenant_id: int, event: FindingEvent) -> dict[str, Any]:
     }
 
 
-def _finding(row: tuple[Any, ...]) -> Finding:
+def finding_of(row: tuple[Any, ...]) -> Finding:
     evidence = row[14] if isinstance(row[14], dict) else json.loads(row[14])
     return Finding(
         key=row[3],
@@ -277,7 +277,7 @@ async def list_unannounced(conn: AsyncConn, *, tenant_id: int) -> list[Unannounc
     """Return the findings of a tenant whose last change was stored but not handed on, oldest first."""
     cursor = await conn.execute(load_queries("anomaly").list_unannounced, {"tenant_id": tenant_id})
     return [
-        Unannounced(row[0], _finding(row), Change(row[15]), row[16], row[17], row[18], row[19])
+        Unannounced(row[0], finding_of(row), Change(row[15]), row[16], row[17], row[18], row[19])
         for row in await cursor.fetchall()
     ]
 
@@ -299,7 +299,7 @@ async def find_finding(conn: AsyncConn, *, tenant_id: int, name: str) -> tuple[i
     """Return the number and the finding that `name` (its key or number) names."""
     cursor = await conn.execute(load_queries("anomaly").find_finding, {"tenant_id": tenant_id, "name": name})
     row = await cursor.fetchone()
-    return None if row is None else (row[0], _finding(row))
+    return None if row is None else (row[0], finding_of(row))
 
 
 class UnknownMachine(FettleError):

@@ -19,8 +19,9 @@ from anomaly import announcing, handover, registry, store
 from anomaly.config import EngineConfig
 from anomaly.decisions import Decisions
 from anomaly.engine import STATE_VERSION, Engine
+from anomaly.examination import Examiner
 from anomaly.finding import FindingEvent
-from anomaly.limits import Limits
+from anomaly.limits import Limits, shipped_limits
 from anomaly.outcomes import Closings
 from anomaly.registry import KeptConfig
 from anomaly.store import Announcement, Batch, Fleet, to_instant
@@ -84,6 +85,7 @@ class Watch:
         self._known: np.ndarray[tuple[int], np.dtype[np.int64]] = np.zeros(0, dtype=np.int64)
         self._events: list[FindingEvent] = []
         self._decisions = Decisions(pool, closings=closings, is_shadow=shadow is not None)
+        self._examiner = Examiner(pool, limits=limits or shipped_limits())
         self.counts = WatchCounts()
         self.engine = Engine(config, limits=limits)
 
@@ -149,6 +151,7 @@ class Watch:
         """Heed decisions, fold the batches that wait, store what came of it, hand it on; return how many batches there were."""
         if clock.monotonic_s() - self._heeded_s >= self._heed_every_s:
             await self.heed()
+        self._events.extend(self._examiner.apply(self.engine))
         batches = await store.next_batches(self._pool, self._positions, most=self._most)
         for batch in batches:
             await self._take(batch)
@@ -248,8 +251,24 @@ class Watch:
             if (earlier.collector_id, earlier.number) == (batch.collector_id, batch.number):
                 break
 
+    async def examine(self) -> int:
+        """Ask for second opinions on findings that have none; return how many. `step` stores what they say."""
+        mine = {int(m.machine_id) for m in self._mine().machines}
+        return await self._examiner.opine({self._fleet.tenant_of[machine_id] for machine_id in mine}, mine)
+
+    async def keep_examining(self, every_s: float = 10.0) -> None:
+        """Ask for second opinions for ever, beside the fold."""
+        while self._shadow is None:
+            try:
+                await self.examine()
+            except Exception:  # no opinion must stop detection
+                log.exception("detect.opinions_failed")
+            await asyncio.sleep(every_s)
+
     async def save(self) -> None:
         """Store findings, state and positions together."""
+        if self._shadow is None:
+            self._events = await self._examiner.look(self.engine, self._events, tenant_of=self._fleet.tenant_of)
         state = await asyncio.to_thread(self.engine.dump)
         now = to_instant(self._now_us())
         await store.save(
@@ -380,9 +399,13 @@ async def watch(
             if not await _open_unless(stop, loop):
                 return loop.counts
             await loop.announce()
+            opinions = asyncio.create_task(loop.keep_examining(), name="detect.opinions")
             while not stop.is_set():
                 if await loop.step() == 0:
                     await wait()
+            opinions.cancel()
+            with suppress(asyncio.CancelledError):
+                await opinions
             await loop.save()
             await loop.announce()
             return loop.counts

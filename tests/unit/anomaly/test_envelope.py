@@ -51,7 +51,7 @@ def test_geometry_of_the_drawing_gives_the_published_multiples():
     drawn = envelope.Geometry.of(elements=9, element_diameter=7.94, pitch_diameter=39.04)
     assert drawn.bpfo == pytest.approx(3.5848, rel=2e-3)
     assert drawn.bpfi == pytest.approx(5.4152, rel=2e-3)
-    assert 2 * drawn.bsf == pytest.approx(4.7135, rel=2e-3)
+    assert drawn.bsf == pytest.approx(4.7135, rel=2e-3)
     assert drawn.ftf == pytest.approx(0.39828, rel=2e-3)
     guessed = envelope.Geometry.guessed(elements=9)
     assert guessed.bpfo == pytest.approx(3.6)
