@@ -29,6 +29,7 @@ VERBS = (
     "simulate",
     "replay",
     "import",
+    "rejected",
     "provision",
     "check",
 )

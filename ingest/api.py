@@ -28,6 +28,8 @@ from ingest.metrics import render, serve
 from ingest.options import CollectorOptions
 from ingest.preflight import Finding
 from ingest.preflight import preflight as check_broker
+from ingest.rejected import Choice, Pile, Rejected, Retried, count_rejected, list_rejected
+from ingest.rejected import retry_rejected as retry
 from ingest.session import Address
 from ingest.sparkplug_collector import SparkplugCollector
 from ingest.store import Messages, Outcome
@@ -36,23 +38,30 @@ from ingest.writer import Writer, WriterOptions
 
 __all__ = [
     "BulkWriter",
+    "Choice",
     "Collector",
     "Columns",
     "Counters",
     "Finding",
     "Imported",
+    "Pile",
+    "Rejected",
+    "Retried",
     "SensorRefused",
     "apply_policies",
     "bulk_writer",
     "clean_up",
     "collect",
+    "count_rejected",
     "import_file",
     "keep_house",
+    "list_rejected",
     "make_collector",
     "make_options",
     "make_sparkplug",
     "metrics_page",
     "preflight",
+    "retry_rejected",
     "roll_up_all",
     "writer_options",
 ]
@@ -240,10 +249,35 @@ def bulk_writer(settings: Settings, *, url: str, name: str) -> Iterator[BulkWrit
     Raises:
         LeaseTaken: another process writes under this name.
     """
+    with _open_writer(settings, url=url, name=name) as writer:
+        yield BulkWriter(writer)
+
+
+@contextmanager
+def _open_writer(settings: Settings, *, url: str, name: str) -> Iterator[Writer]:
     stopping = threading.Event()
     writer = Writer(url, name=name, options=writer_options(settings), wait=stopping.wait)
     writer.open()
     try:
-        yield BulkWriter(writer)
+        yield writer
     finally:
         writer.close()
+
+
+def retry_rejected(
+    settings: Settings,
+    *,
+    url: str,
+    choice: Choice,
+    is_trial: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Retried:
+    """Read refused messages again with the topic rules of today, store what can be stored now, and forget its messages.
+
+    Raises:
+        BadTopicRule: the file of topic rules is wrong.
+        LeaseTaken: another process does the same at this moment.
+    """
+    table = load_table(tenant=settings.tenant, user_file=settings.topic_rules)
+    with _open_writer(settings, url=url, name="rejected") as writer:
+        return retry(writer, table, choice, is_trial=is_trial, on_progress=on_progress)

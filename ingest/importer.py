@@ -3,8 +3,10 @@
 Files are read in pieces, so their size does not matter; columns become numpy arrays without a Python object per row.
 """
 
+import codecs
 import csv
 import gzip
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +36,10 @@ class UnreadableFile(FettleError):
     """{file} cannot be read: {why}."""
 
 
+class OtherEncoding(UnreadableFile):
+    """{file}, line {line}, byte {at}: {found} is not {encoding}. Save the file as UTF-8, or say how it is written, for example with --encoding {example}."""
+
+
 class MissingColumn(FettleError):
     """{file} has no column {column!r}; it has {there}. Name the column of time stamps with --time, or rename it."""
 
@@ -54,6 +60,7 @@ class Columns:
     machine: str | None = None
     time: str = "time"
     time_zone: str = "UTC"
+    encoding: str = "utf-8"  # of a CSV file
     skip_bad: bool = False
 
 
@@ -100,6 +107,7 @@ def import_file(
 
     Raises:
         UnreadableFile: it is not there, or not of its kind.
+        OtherEncoding: a byte of it cannot be read as text; what stood well before it is stored.
         MissingColumn: there is no column of time stamps.
         MissingPlace: neither the file nor the caller names site or machine.
         BadRow: a row cannot be read, and `columns.skip_bad` is off; what stood before it is stored.
@@ -108,10 +116,15 @@ def import_file(
         ZoneInfo(columns.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
         raise UnreadableFile(file=path, why=f"{columns.time_zone!r} is no time zone, e.g. Europe/Berlin") from None
+    try:
+        codecs.lookup(columns.encoding)
+    except LookupError:
+        why = f"{columns.encoding!r} is no encoding, e.g. utf-8, gb18030, cp1252 or utf-16"
+        raise UnreadableFile(file=path, why=why) from None
     done = Imported()
     before = (writer.stored, writer.duplicates, writer.collisions)
     piece = _Piece(path, columns, tenant, writer, done)
-    for table, share in _read(path):
+    for table, share in _read(path, columns.encoding):
         piece.store(table)
         done.rows += table.num_rows
         done.stored, done.duplicates, done.collisions = (
@@ -121,7 +134,7 @@ def import_file(
     return done
 
 
-def _read(path: Path) -> Iterator[tuple["pa.RecordBatch", float]]:
+def _read(path: Path, encoding: str) -> Iterator[tuple["pa.RecordBatch", float]]:
     """Yield pieces of the file, every column of a CSV file as text, and the share that has been read."""
     import pyarrow as pa
     import pyarrow.csv
@@ -140,13 +153,16 @@ def _read(path: Path) -> Iterator[tuple["pa.RecordBatch", float]]:
             raise UnreadableFile(file=path, why="its name ends in none of .csv, .csv.gz, .tsv, .tsv.gz, .parquet")
         delimiter = "\t" if ".tsv" in kinds else ","
         size = path.stat().st_size
-        opener: Any = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as text:
+        is_utf8 = codecs.lookup(encoding).name == "utf-8"
+        with (
+            _open(path) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig" if is_utf8 else encoding, newline="") as text,
+        ):
             names = next(csv.reader(text, delimiter=delimiter), [])
         with path.open("rb") as raw:
             reader = pa.csv.open_csv(
                 gzip.open(raw) if path.suffix == ".gz" else raw,  # noqa: SIM115 -- closed with the raw file
-                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, encoding="utf8" if is_utf8 else encoding),
                 parse_options=pa.csv.ParseOptions(delimiter=delimiter),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=_NULLS
@@ -157,7 +173,42 @@ def _read(path: Path) -> Iterator[tuple["pa.RecordBatch", float]]:
     except FileNotFoundError:
         raise UnreadableFile(file=path, why="there is no such file") from None
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise UnreadableFile(file=path, why=error) from error
+        wrong = None if path.suffix == ".parquet" else _find_wrong_byte(path, encoding)
+        raise wrong or UnreadableFile(file=path, why=error) from error
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _find_wrong_byte(path: Path, encoding: str) -> OtherEncoding | None:
+    """Say where a file stops being text of this encoding."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line, before = 1, 0
+    try:
+        with _open(path) as raw:
+            start: bytes = raw.peek(4)[:4]
+            while data := raw.read(1 << 16):
+                held, _ = decoder.getstate()  # the beginning of a character that the last piece cut in two
+                try:
+                    line += decoder.decode(data).count("\n")
+                except UnicodeDecodeError as error:
+                    line += error.object[: error.start].decode(encoding, "ignore").count("\n")
+                    at = before - len(held) + error.start
+                    return _other_encoding(path, line, at, f"{error.object[error.start]:#04x}", encoding, start)
+                before += len(data)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return _other_encoding(path, line, before, "the end of the file", encoding, start)
+    except OSError:
+        return None
+    return None
+
+
+def _other_encoding(path: Path, line: int, at: int, found: str, encoding: str, start: bytes) -> OtherEncoding:
+    looks_like_utf16 = start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+    example = "utf-16" if looks_like_utf16 else "gb18030 or cp1252"
+    return OtherEncoding(file=path, line=line, at=at, found=found, encoding=encoding, example=example)
 
 
 class _Piece:

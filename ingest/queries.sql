@@ -168,6 +168,48 @@ SELECT w.tenant_id, %(collector_id)s, %(received_at)s, w.topic, w.payload, w.rea
 FROM unnest(%(tenant_ids)s::int[], %(topics)s::bytea[], %(payloads)s::bytea[], %(reasons)s::text[], %(details)s::text[],
             %(retained)s::boolean[]) AS w (tenant_id, topic, payload, reason, detail, is_retained)
 
+-- name: count_rejected
+-- Refused messages by reason, the largest pile first.
+SELECT reason, count(*), min(received_at), max(received_at)
+FROM rejected_message
+WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+    AND (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND (%(topic)s::bytea IS NULL OR substr(topic, 1, length(%(topic)s::bytea)) = %(topic)s::bytea)
+    AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s::timestamptz)
+GROUP BY reason
+ORDER BY count(*) DESC, reason
+
+-- name: list_rejected
+-- The newest refused messages.
+SELECT id, received_at, topic, payload, reason, detail, is_retained
+FROM rejected_message
+WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+    AND (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND (%(topic)s::bytea IS NULL OR substr(topic, 1, length(%(topic)s::bytea)) = %(topic)s::bytea)
+    AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s::timestamptz)
+ORDER BY id DESC
+LIMIT %(most)s
+
+-- name: last_rejected
+-- Up to where a second try goes, so that it never meets what it refused itself.
+SELECT max(id) FROM rejected_message
+
+-- name: read_rejected
+-- Refused messages in the order in which they came, some at a time.
+SELECT id, received_at, topic, payload, reason, detail, is_retained
+FROM rejected_message
+WHERE id > %(after)s AND id <= %(last)s
+    AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+    AND (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND (%(topic)s::bytea IS NULL OR substr(topic, 1, length(%(topic)s::bytea)) = %(topic)s::bytea)
+    AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s::timestamptz)
+ORDER BY id
+LIMIT %(most)s
+
+-- name: delete_rejected
+-- These messages are stored now.
+DELETE FROM rejected_message WHERE id = ANY (%(ids)s::bigint[])
+
 -- name: ensure_partitions
 -- Make the partitions that cover a span; nothing to do on TimescaleDB.
 SELECT ensure_reading_partitions(%(from_ts)s, %(to_ts)s)

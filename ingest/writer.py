@@ -147,13 +147,16 @@ class Writer:
             Stopped: told to stop; nothing of the batch may be acknowledged.
             LeaseLost: another process took over; the same.
         """
-        if batch.sealed is None:
-            self._resolve(batch)
-            self._seal(batch)
-        sealed = batch.sealed
-        assert sealed is not None
+        sealed = self.resolve_and_seal(batch) if batch.sealed is None else batch.sealed
         messages = Messages(batch.topics, batch.payloads, batch.retained)
         return self.persist_sealed(sealed, messages, received_us=batch.received_us)
+
+    def resolve_and_seal(self, batch: Batch) -> Sealed:
+        """Find the sensors of a batch, registering those that may be, and turn it into arrays."""
+        self._resolve(batch)
+        self._seal(batch)
+        assert batch.sealed is not None
+        return batch.sealed
 
     def persist_sealed(self, sealed: Sealed, messages: Messages, *, received_us: int) -> Outcome:
         """Store what is sealed; raises as `persist` does."""

@@ -19,6 +19,10 @@ class ReplayBroken(FettleError):
     """The broker went away ({why}) after {acknowledged} of {total} readings were acknowledged: all of {file} up to line {line} has arrived. Go on with --from-line {next_line}."""
 
 
+class BeyondTheEnd(FettleError):
+    """{file} has no row on line {from_line} or after it: its last row is on line {last}. Give --from-line a smaller number."""
+
+
 @dataclass(frozen=True)
 class Replayed:
     """What a replay did; `sent` and `acknowledged` are equal unless it was stopped."""
@@ -79,8 +83,11 @@ def publish_recording(
         ReplayBroken: the connection broke; says how far it got.
         BadTopicLevel, RecordingUnreadable: a name cannot be part of a topic.
         ClientUnknown: not one of the three.
+        BeyondTheEnd: the file has no row at `from_line` or after it.
     """
     stop = stop or threading.Event()
+    if recording.lines.size and from_line > recording.lines.max():
+        raise BeyondTheEnd(file=recording.file, from_line=from_line, last=int(recording.lines.max()))
     sensors = {column: names.get(column, column) for column in recording.columns}
     check_sensor_names(recording.file, sensors)
     chosen = recording.lines >= from_line

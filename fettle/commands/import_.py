@@ -26,6 +26,12 @@ def add(verbs: Any) -> None:
     parser.add_argument("--machine", help="equipment number of readings that name none")
     parser.add_argument("--time", default="time", metavar="COLUMN", help="column of time stamps (default: time)")
     parser.add_argument("--time-zone", default="UTC", help="of time stamps that name none (default: UTC)")
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        metavar="NAME",
+        help="how the text of a CSV file is written, for example gb18030, cp1252 or utf-16 (default: utf-8)",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out rows that cannot be read, and count them")
     parser.set_defaults(run=run)
 
@@ -34,7 +40,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     console = Console()
     settings = running.join(settings)
     columns = Columns(
-        site=args.site, machine=args.machine, time=args.time, time_zone=args.time_zone, skip_bad=args.skip_bad
+        site=args.site,
+        machine=args.machine,
+        time=args.time,
+        time_zone=args.time_zone,
+        encoding=args.encoding,
+        skip_bad=args.skip_bad,
     )
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console

@@ -1,6 +1,7 @@
 """`fettle replay`: publish the columns of a CSV file as readings, all of it or, where the file is wrong, nothing."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,13 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from simulators import api
 
     console = Console(stderr=True, soft_wrap=True)
-    if args.speed < 0:
-        print("fettle: --speed must be 0 or more", file=sys.stderr)
+    if not 0 <= args.speed < math.inf:
+        print(
+            f"fettle: --speed {args.speed:g}: must be a number, 0 or more (0 is as fast as possible)", file=sys.stderr
+        )
+        return 2
+    if args.from_line < 0:
+        print(f"fettle: --from-line {args.from_line}: must be a line of the file; the first is 1", file=sys.stderr)
         return 2
     recording = api.read_recording(
         args.file,

@@ -9,7 +9,7 @@ import pytest
 
 from fettle.cli import main
 from ingest.api import Columns, bulk_writer, import_file
-from ingest.importer import BadRow, MissingColumn, MissingPlace, UnreadableFile
+from ingest.importer import BadRow, MissingColumn, MissingPlace, OtherEncoding, UnreadableFile
 
 LONG = """time,site,machine,sensor,value,unit
 2026-01-05T10:00:00Z,s1,m1,vibration,2.5,mm/s
@@ -135,3 +135,46 @@ def test_the_verb_says_what_it_did(plain_database, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     assert main(["import", str(path)]) == 0
     assert "3 readings stored, 0 there already" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("encoding", "codec"), [("gb18030", "gb18030"), ("utf-16", "utf-16"), ("cp1252", "latin-1"), ("UTF8", "utf-8-sig")])  # fmt: skip
+def test_a_file_in_another_encoding(plain_database, take, tmp_path, rows, encoding, codec):
+    path = tmp_path / "there.csv"
+    text = LONG if codec != "gb18030" else LONG.replace("m2", "二号泵")
+    path.write_bytes(text.replace("Cel", "°C").encode(codec))
+    assert take(path, encoding=encoding).stored == 3
+    assert ("二号泵" if codec == "gb18030" else "m2", "°C") in {
+        (m, u) for m, _, u, _, _ in rows(plain_database, STORED)
+    }
+
+
+@pytest.mark.parametrize("where", ["header", "first row", "far down", "end"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_byte_that_is_no_text_is_named(take, tmp_path, where, suffix):
+    row = "2026-01-05T10:00:{:02}Z,s1,m1,vibration,2.5,mm/s\n"
+    lines = [LONG.splitlines(keepends=True)[0].encode()] + [row.format(n % 60).encode() for n in range(3000)]
+    line = {"header": 1, "first row": 2, "far down": 2500, "end": 3001}[where]
+    at = sum(map(len, lines[: line - 1])) + len(lines[line - 1].rstrip())
+    lines[line - 1] = lines[line - 1].rstrip() + b"\xb0C\n" * (where != "end") + b"\xe4" * (where == "end")
+    path = tmp_path / f"odd{suffix}"
+    path.write_bytes(b"".join(lines) if suffix == ".csv" else gzip.compress(b"".join(lines)))
+    with pytest.raises(OtherEncoding) as refused:
+        take(path)
+    assert refused.value.data["line"] == line
+    assert refused.value.data["at"] == at + (where == "end")
+    message = str(refused.value)
+    assert "Save the file as UTF-8" in message
+    assert "--encoding gb18030" in message
+    assert "codec" not in message
+
+
+def test_utf_16_is_recognised(take, tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_bytes(LONG.encode("utf-16"))
+    with pytest.raises(OtherEncoding, match=r"line 1, byte 0: 0xff is not utf-8.*--encoding utf-16"):
+        take(path)
+
+
+def test_an_encoding_that_nobody_knows(take, tmp_path):
+    with pytest.raises(UnreadableFile, match="'utf-9' is no encoding"):
+        take(tmp_path / "x.csv", encoding="utf-9")
