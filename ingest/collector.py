@@ -42,9 +42,8 @@ _DRAIN_S = 3.0  # and the rest of a stop, together less than the five seconds af
 _LEAVE_S = (
     0.8  # for the writer thread to end; one that a stalled database holds is left behind: it dies with the process
 )
-_SWITCH_S = (
-    0.0002  # the writer needs Python only briefly, some ten times a batch, and the database idles while it waits
-)
+# The writer needs Python only briefly, some ten times a batch, and the database idles while it waits.
+_SWITCH_S = 0.0001
 _REST_S = 0.002  # between reads, where
 _BUSY_S = 0.01  # the one before was no longer ago, and
 _GOOD_READ_BYTES = 16 << 10  # it brought less: a broker writes every message by itself
