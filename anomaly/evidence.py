@@ -69,6 +69,7 @@ class Evidence:
         context.p_value = self.p_value(machine)
         context.health = e.assessment.health.index(machine)
         context.time_to_limit = e.assessment.outlook(machine, at_us)
+        context.known = lambda detector, family: e.assessment.known(machine, detector, family)
         context.tie_us = e.config.on_delay_steps * int(e.machines.step_us[machine])
         context.extra.update(extra or {})
         return context

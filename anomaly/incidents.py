@@ -5,6 +5,7 @@ become evidence of the open one. An alarm that comes back soon after its finding
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,7 @@ class Context:
     health: float | None = None
     time_to_limit: dict[str, Any] | None = None
     tie_us: int = 0  # onsets that lie within an on-delay of each other are one
+    known: Callable[[str, str], dict[str, Any]] | None = None  # (detector, family) -> what feedback says of that rule
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -238,7 +240,7 @@ class Incidents:
             threshold=1.0,
             set_rate=context.set_rate,
             sensor_ids=_merge((), ranked),
-            evidence=_evidence(ranked, context, onset, first=None, reopened=False),
+            evidence=_evidence(ranked, context, onset, first=None, reopened=False, rule=(head.detector, family.value)),
         )
         self._open[key] = Open(finding, set(alarms), set(alarms))
         return [FindingEvent(Change.RAISED, finding, context.at_us)]
@@ -260,7 +262,9 @@ class Incidents:
             cleared_us=None,
             score=score_of(ranked),
             sensor_ids=sensors,
-            evidence=_evidence(ranked, context, before.onset_us, first=before.evidence, reopened=reopened),
+            evidence=_evidence(
+                ranked, context, before.onset_us, first=before.evidence, reopened=reopened, rule=_rule(before)
+            ),
         )
         return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)] if is_news else []
 
@@ -278,7 +282,9 @@ class Incidents:
             severity=severity,
             score=score_of(ranked),
             sensor_ids=_merge(before.sensor_ids, ranked),
-            evidence=_evidence(ranked, context, before.onset_us, first=before.evidence, reopened=False),
+            evidence=_evidence(
+                ranked, context, before.onset_us, first=before.evidence, reopened=False, rule=_rule(before)
+            ),
         )
         return [FindingEvent(Change.EVIDENCE, known.finding, context.at_us)] if is_news else []
 
@@ -349,8 +355,18 @@ def _severity(ranked: list[Sign], context: Context) -> Severity:
     return Severity.LOW
 
 
+def _rule(finding: Finding) -> tuple[str, str]:
+    return finding.detector, finding.fault_family.value
+
+
 def _evidence(
-    ranked: list[Sign], context: Context, onset_us: int, *, first: dict[str, Any] | None, reopened: bool
+    ranked: list[Sign],
+    context: Context,
+    onset_us: int,
+    *,
+    first: dict[str, Any] | None,
+    reopened: bool,
+    rule: tuple[str, str],
 ) -> dict[str, Any]:
     family = (
         FaultFamily.SENSOR_FAULT
@@ -360,6 +376,7 @@ def _evidence(
     if first is not None and names_bearing(first.get("waveform")) and family is not FaultFamily.SENSOR_FAULT:
         family = FaultFamily.BEARING
     listed = entries(ranked)
+    known = context.known(*rule) if context.known else {}
     body: dict[str, Any] = {
         "machine": context.number,
         "at_us": context.at_us,
@@ -375,8 +392,8 @@ def _evidence(
         "tier": context.tier,
         "health": context.health,
         "time_to_limit": context.time_to_limit,
-        "precision": None,
-        "similar": [],
+        "precision": known.get("precision"),
+        "similar": known.get("similar", []),
         "incident": None,
         "waveform": None,
         "second_opinions": None,

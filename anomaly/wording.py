@@ -284,7 +284,7 @@ def beside(evidence: Mapping[str, Any], language: Language) -> list[tuple[str, s
     similar = evidence.get("similar") or []
     if similar:
         names = ", ".join(
-            str(s.get("number") or s.get("key") or "") if isinstance(s, Mapping) else str(s) for s in similar
+            str(s.get("ticket") or s.get("key") or "") if isinstance(s, Mapping) else str(s) for s in similar
         )
         rows.append((Words("similar before", "类似历史工单"), names))
     return [(name.say(language, {}), text) for name, text in rows if text]

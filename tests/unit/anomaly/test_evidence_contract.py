@@ -192,3 +192,22 @@ def test_health_is_one_while_nothing_is_wrong_and_none_at_the_alarm_level(story)
     by_number = {m.number: engine.assessment.health.index(k) for k, m in enumerate(engine.list_machines())}
     assert by_number["bearing"] == by_number["imbalance"] == 0.0
     assert by_number["sensor_fault"] > 0.5
+
+
+def test_what_feedback_knows_of_a_rule_is_on_its_finding(plant):
+    engine = plant.engine_for()
+    asked = []
+
+    def feedback(machine_id, detector, family):
+        asked.append((machine_id, detector, family))
+        return {"precision": {"value": 0.8, "low": 0.5, "high": 0.95, "n": 10}, "similar": [{"ticket": "T-000007"}]}
+
+    engine.assessment.feedback = feedback
+    machine = plant.machine(days=0.1, period_s=60)
+    machine.values[0, 20:] = 130.0
+    finding = plant.raised(plant.feed(engine, [machine]), "machine")[0]
+    assert asked[0] == (1, finding.detector, finding.fault_family.value)
+    assert finding.evidence["precision"]["n"] == 10
+    facts = dict(explain(finding, "en", now=to_instant(finding.raised_us))["facts"])
+    assert facts["measured precision"] == "80% confirmed (95 %: 50% – 95%, of 10 decided tickets)"
+    assert facts["similar before"] == "T-000007"
