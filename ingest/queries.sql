@@ -229,10 +229,17 @@ SELECT c.id, b.number, b.payload, b.stored, b.first_ts, b.last_ts
 FROM collector AS c
 LEFT JOIN rollup_position AS p ON p.collector_id = c.id
 CROSS JOIN LATERAL (
-    SELECT number, payload, stored, first_ts, last_ts FROM batch
-    WHERE collector_id = c.id AND number > coalesce(p.number, 0)
-    ORDER BY number
-    LIMIT %(most)s
+    SELECT number, payload, stored, first_ts, last_ts
+    FROM (
+        SELECT number, payload, stored, first_ts, last_ts, sum(stored) OVER (ORDER BY number) AS together
+        FROM (
+            SELECT number, payload, stored, first_ts, last_ts FROM batch
+            WHERE collector_id = c.id AND number > coalesce(p.number, 0)
+            ORDER BY number
+            LIMIT %(most)s
+        ) AS next
+    ) AS n
+    WHERE n.together - n.stored < %(most_rows)s
 ) AS b
 ORDER BY c.id, b.number
 

@@ -20,7 +20,8 @@ _LOCK = 1
 _MINUTE_US = 60_000_000
 _HOUR_US = 60 * _MINUTE_US
 _DAY_US = 24 * _HOUR_US
-_BATCHES_AT_ONCE = 50
+_BATCHES_AT_ONCE = 1000  # of each collector, small ones together: each minute they touch is computed once
+_ROWS_AT_ONCE = 300_000
 _BUCKETS_AT_ONCE = 50_000
 
 Buckets = npt.NDArray[np.int64]  # two columns: sensor id, start in microseconds; unique, sorted
@@ -35,7 +36,9 @@ def roll_up(conn: SyncConn) -> int | None:
     with conn.transaction():
         if conn.execute(queries.try_lock, {"space": LOCK_SPACE, "number": _LOCK}).fetchone() != (True,):
             return None
-        batches = conn.execute(queries.next_unrolled_batches, {"most": _BATCHES_AT_ONCE}).fetchall()
+        batches = conn.execute(
+            queries.next_unrolled_batches, {"most": _BATCHES_AT_ONCE, "most_rows": _ROWS_AT_ONCE}
+        ).fetchall()
         if not batches:
             return 0
         positions: dict[int, int] = {}
