@@ -23,6 +23,9 @@ from fettle.model import SignalKind
 if TYPE_CHECKING:
     from anomaly.engine import Engine
 
+LIMIT_MOST = 1.5
+"""An absolute limit is never lifted further than this, however often it was rejected."""
+
 TAU_FAST_S, TAU_SLOW_S = 60.0, 300.0
 _RESEED = 4.0
 _RATE_ON, _RATE_OFF = 2, 6
@@ -133,7 +136,8 @@ class Bounds:
         over = np.where(self._is_own[rows], mean / (1.25 * self._bc[rows]), 0.0)
         judged = fitted | (over >= _CLEAR)
         if judged.any():
-            size = np.maximum(size, over)[judged]
+            lift = e.sensors.change_lift[rows]  # a limit is never lifted by more than half
+            size = np.maximum(size / lift, over / np.minimum(lift, LIMIT_MOST))[judged]
             self._judge(b.change_alarm[rows[judged]], at[judged], size, _CHANGE_ON, _OFF, machine[judged])
 
     def _judge(self, alarm: IntArray, at: IntArray, size: FloatArray, on: int, off: int, machine: IntArray) -> None:

@@ -79,6 +79,14 @@ class Decisions:
         ]
         return {"precision": record.as_dict() if record else None, "similar": similar[:_SIMILAR]}
 
+    def annotate(self, event: FindingEvent) -> FindingEvent:
+        """Return a change of a finding with what feedback says of its rule in the evidence."""
+        finding = event.finding
+        if finding.evidence.get("precision") is not None:
+            return event
+        known = self.known(int(finding.machine_id), finding.detector, finding.fault_family.value)
+        return FindingEvent(event.change, finding.changed(evidence={**finding.evidence, **known}), event.at_us)
+
     async def heed(self, engine: Engine, *, now: datetime) -> list[FindingEvent]:
         """Take up what people decided since the last time; return the changes of findings it led to."""
         mine = {int(m.machine_id) for m in self._fleet.machines}

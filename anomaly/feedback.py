@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from anomaly.bounds import LIMIT_MOST
 from anomaly.finding import Finding
-from anomaly.steering import LIMIT_MOST, VIEWS, Lift
+from anomaly.steering import LEVEL_RULES, Lift
 from fettle.model import FindingOutcome, Rejection, Repair
 
 REMEMBERED = timedelta(days=180)
@@ -138,20 +139,33 @@ def lifts_after(
         before: the lifts in force.
     """
     is_stopped = rejections >= STOP_AFTER
-    lifts = []
+    margin, most = (_STOP_MARGIN, STOPPED_MOST) if is_stopped else (_MARGIN, LIFT_MOST)
+
+    def known(sensor_id: int, feature: str) -> float:
+        return max((x.factor for x in before if (x.sensor_id, x.feature) == (sensor_id, feature)), default=1.0)
+
+    lifts: dict[tuple[int, str], Lift] = {}
+
+    def lift(sensor_id: int, feature: str, factor: float) -> None:
+        factor = max(factor, known(sensor_id, feature), 1.0)
+        lifts[sensor_id, feature] = Lift(sensor_id, feature, factor, is_stopped)
+
     for carrier in carriers(finding):
         sensor_id, feature = int(carrier["sensor_id"]), str(carrier["feature"])
-        known = max((x.factor for x in before if (x.sensor_id, x.feature) == (sensor_id, feature)), default=1.0)
         score = float(carrier.get("contribution") or 0.0)
-        if feature in VIEWS:
-            peak = max(peaks.get((sensor_id, feature), 0.0), score)
-            margin, most = (_STOP_MARGIN, STOPPED_MOST) if is_stopped else (_MARGIN, LIFT_MOST)
-            factor = min(max(margin * peak, known), most)
+        if feature in LEVEL_RULES:
+            peak = max(peaks.get((sensor_id, feature), 0.0), score * known(sensor_id, feature))
+            factor = min(margin * peak, most)
+            lift(sensor_id, feature, factor)
+            if feature == "residual":  # the other rule that sees the same level
+                lift(sensor_id, "change", factor)
         elif feature == "limit":
-            factor = LIMIT_MOST if is_stopped else min(max(_MARGIN * score, known), _LIMIT_ONCE)
+            lift(sensor_id, feature, LIMIT_MOST if is_stopped else min(_MARGIN * score, _LIMIT_ONCE))
         elif is_stopped:
-            factor = 1.0
-        else:
-            continue  # a rule without a level has nothing to lift
-        lifts.append(Lift(sensor_id, feature, max(factor, 1.0), is_stopped))
-    return lifts
+            lift(sensor_id, feature, 1.0)  # it has no level: it falls silent
+    return list(lifts.values())
+
+
+def pattern_of(detector: str) -> list[str]:
+    """Return the detectors whose rejections count together: those that see the same."""
+    return list(LEVEL_RULES) if detector in LEVEL_RULES else [detector]

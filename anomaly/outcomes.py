@@ -202,7 +202,7 @@ async def _lift(
         "tenant_id": tenant_id,
         "machine_id": outcome.machine_id,
         "fault_family": outcome.fault_family,
-        "detector": outcome.detector,
+        "detectors": feedback.pattern_of(outcome.detector),
         "id": outcome.id,
         "since": now - feedback.REMEMBERED,
     }

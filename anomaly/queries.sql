@@ -274,14 +274,14 @@ FROM (
     SELECT DISTINCT ON (finding_id) finding_id, outcome, reason, id
     FROM finding_outcome
     WHERE tenant_id = %(tenant_id)s AND machine_id = %(machine_id)s AND fault_family = %(fault_family)s
-        AND detector = %(detector)s AND decided_at > %(since)s AND id <= %(id)s AND finding_id IS NOT NULL
+        AND detector = ANY (%(detectors)s::text[]) AND decided_at > %(since)s AND id <= %(id)s AND finding_id IS NOT NULL
     ORDER BY finding_id, id DESC
 ) AS o
 WHERE o.outcome = 'rejected' AND o.reason <> 'duplicate' AND o.id > coalesce((
     SELECT max(c.id)
     FROM finding_outcome AS c
     WHERE c.tenant_id = %(tenant_id)s AND c.machine_id = %(machine_id)s AND c.fault_family = %(fault_family)s
-        AND c.detector = %(detector)s AND c.outcome = 'confirmed' AND c.id <= %(id)s
+        AND c.detector = ANY (%(detectors)s::text[]) AND c.outcome = 'confirmed' AND c.id <= %(id)s
 ), 0)
 
 -- name: list_rules

@@ -99,6 +99,7 @@ class Sensors(Columns):
     high: FloatArray = column("f8", float("inf"))
     alarm_at: FloatArray = column("f8", float("inf"))
     limit_lift: FloatArray = column("f8", 1.0)  # what rejections made of the limit
+    change_lift: FloatArray = column("f8", 1.0)  # and of how far it may leave its baseline
     stuck_at: CountArray = column("i4", 60)
     rest_below: FloatArray = column("f8", -float("inf"))  # a load below this stands still
     # the last samples

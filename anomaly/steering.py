@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anomaly.bounds import LIMIT_MOST
 from anomaly.columns import NEVER, Columns, IntArray
 from anomaly.config import KINDS, UNSCORED
 from anomaly.engine import Engine
@@ -26,12 +27,12 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 """The features of a finding's evidence that have an alarm level, and the channels that carry it."""
 
-LIMIT_MOST = 1.5
-"""An absolute limit is never lifted further than this, however often it was rejected."""
+LEVEL_RULES = (*VIEWS, "change")
+"""Rules that see one and the same: how far a value is from where it should be."""
 
 _KEPT_OF_MACHINE = {"machine_id", "seen_us", "load_row", "version", "is_silent", "historical"}
 _KEPT_OF_SENSOR = {
-    "sensor_id", "machine", "alarm", "kind", "low", "high", "alarm_at", "limit_lift", "last_ts", "last_x", "prev_x",
+    "sensor_id", "machine", "alarm", "kind", "low", "high", "alarm_at", "limit_lift", "change_lift", "last_ts", "last_x", "prev_x",
     "period_us", "late",
 }  # fmt: skip
 _KEPT_OF_CHANNEL = {
@@ -52,7 +53,7 @@ class Lift:
 def set_lifts(engine: Engine, lifts: Iterable[Lift]) -> list[FindingEvent]:
     """Put exactly these lifts in force; a rule that is heard again while its alarm stands is raised now."""
     sensors, channels, alarms = engine.sensors, engine.channels, engine.alarms
-    level, limit = np.ones(channels.n), np.ones(sensors.n)
+    level, limit, change = np.ones(channels.n), np.ones(sensors.n), np.ones(sensors.n)
     muted = np.zeros(alarms.n, dtype=bool)
     row_of = {int(sensor_id): row for row, sensor_id in enumerate(sensors.sensor_id)}
     subjects = engine.subjects()
@@ -64,6 +65,8 @@ def set_lifts(engine: Engine, lifts: Iterable[Lift]) -> list[FindingEvent]:
         if lift.feature in VIEWS:
             mine = (channels.sensor == row) & np.isin(channels.view, VIEWS[lift.feature])
             level[mine] = np.maximum(level[mine], lift.factor)
+        elif lift.feature == Rule.CHANGE.name.lower():
+            change[row] = max(change[row], lift.factor)
         elif lift.feature == Rule.LIMIT.name.lower():
             limit[row] = max(limit[row], min(lift.factor, LIMIT_MOST))
         elif lift.is_stopped and lift.feature.upper() in Rule.__members__:
@@ -72,7 +75,7 @@ def set_lifts(engine: Engine, lifts: Iterable[Lift]) -> list[FindingEvent]:
             if alarm is not None:
                 muted[alarm] = True
     heard_again = np.flatnonzero(alarms.is_muted & ~muted & alarms.active)
-    channels.lift[:], alarms.is_muted[:] = level, muted
+    channels.lift[:], sensors.change_lift[:], alarms.is_muted[:] = level, change, muted
     if not np.array_equal(limit, sensors.limit_lift):
         sensors.limit_lift[:] = limit
         engine.apply_limits()

@@ -271,6 +271,7 @@ class Watch:
             self._events = await self._examiner.look(self.engine, self._events, tenant_of=self._fleet.tenant_of)
         state = await asyncio.to_thread(self.engine.dump)
         now = to_instant(self._now_us())
+        self._events = [self._decisions.annotate(event) for event in self._events]
         await store.save(
             self._pool,
             shard=self._name,

@@ -77,7 +77,9 @@ class Plant:
             out.append(np.concatenate(parts))
         return out
 
-    def store(self, batches, *, collector="c1"):
+    def store(self, batches, *, collector="c1", at_once=1):
+        """Store batches in the ledger, some of them as one."""
+        batches = [np.concatenate(batches[k : k + at_once]) for k in range(0, len(batches), at_once)]
         with psycopg.connect(self.url) as conn:
             conn.execute("INSERT INTO collector (name) VALUES (%s) ON CONFLICT DO NOTHING", (collector,))
             (number,) = conn.execute("SELECT id FROM collector WHERE name = %s", (collector,)).fetchone()
