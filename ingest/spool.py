@@ -28,8 +28,10 @@ log = logs.get("ingest")
 _MAGIC = b"FTLSPOOL\x01\x00\x00\x00\x00\x00\x00\x00"
 _FRAME = struct.Struct("<II")  # length of the body, CRC-32 of the body
 _BODY = struct.Struct("<qBHH")  # received, retained, lengths of topic and content type
+_HEAD = struct.Struct("<IIqBHH")  # both
 _SEGMENT_BYTES = 64 << 20
 _LARGEST_FRAME = 32 << 20
+_TYPICAL_FRAME = 400  # bytes to read for each message that is wanted
 _NO_POSITION = (0, 0)
 
 
@@ -301,14 +303,28 @@ def _read_some(segment: _Segment, start: int, most: int) -> tuple[list[Spooled],
     """Return up to `most` messages of a segment from an offset on, and where they end."""
     with segment.path.open("rb") as file:
         file.seek(start)
-        data = file.read(min(segment.size - start, 8 << 20))
+        data = file.read(min(segment.size - start, most * _TYPICAL_FRAME))
         if read_frame(data, 0) is None:  # one frame may be larger than a piece
             data += file.read(max(segment.size - start - len(data), 0))
     found: list[Spooled] = []
-    at = 0
-    while len(found) < most and (frame := read_frame(data, at)) is not None:
-        found.append(frame[0])
-        at = frame[1]
+    at, last = 0, len(data) - _HEAD.size
+    view = memoryview(data)
+    while len(found) < most and at <= last:
+        length, checksum, received_us, is_retained, topic_length, type_length = _HEAD.unpack_from(data, at)
+        end = at + _FRAME.size + length
+        topic = at + _HEAD.size
+        content_type = topic + topic_length
+        payload = content_type + type_length
+        if payload > end or end > len(data) or zlib.crc32(view[at + _FRAME.size : end]) != checksum:
+            break
+        if type_length:
+            frame = read_frame(data, at)
+            if frame is None:
+                break
+            found.append(frame[0])
+        else:
+            found.append(Spooled(data[topic:content_type], data[payload:end], received_us, bool(is_retained)))
+        at = end
     return found, start + at
 
 

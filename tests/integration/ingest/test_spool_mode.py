@@ -59,7 +59,7 @@ async def test_what_one_process_spooled_the_next_one_stores(plain_database, prox
 
 
 async def test_a_full_disk_degrades_to_holding(plain_database, proxied, collecting, rows, monkeypatch):
-    from ingest import collector as module
+    from ingest import options as module
     from ingest.spool import Spool
 
     monkeypatch.setattr(module, "Spool", lambda folder, *, max_bytes: Spool(folder, max_bytes=300_000))
