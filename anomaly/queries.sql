@@ -526,3 +526,16 @@ LIMIT 1
 SELECT sensor_id, at, mean
 FROM report.trace(%(machine_id)s::bigint, %(start)s, %(stop)s, %(points)s::int)
 ORDER BY sensor_id, at
+
+-- name: find_machine_number
+-- The equipment number of a machine of the caller's tenant.
+SELECT number
+FROM machine
+WHERE id = %(machine_id)s
+
+-- name: find_handling
+-- Whether a finding was announced, why it was not, and the class of its machine.
+SELECT f.held, f.held_by, f.announced_change <> '' AS is_announced, m.class
+FROM finding AS f
+JOIN machine AS m ON m.tenant_id = f.tenant_id AND m.id = f.machine_id
+WHERE f.tenant_id = %(tenant_id)s AND f.id = %(id)s

@@ -1,17 +1,24 @@
-"""The web routes of findings: one finding as JSON with its evidence in words, and its plot."""
+"""The web routes of findings: the list, one as JSON with its evidence in words, its plot, and what became of it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from psycopg.rows import dict_row
 from pydantic import BaseModel, Field
 
+from anomaly import decision_routes, outcomes
+from anomaly.decision_routes import Expert, OutcomeIn, RuleOut
 from anomaly.explanation import NoSuchFinding, draw, explain
+from anomaly.feedback import RuleRecord
 from anomaly.finding import Finding
 from anomaly.plots import to_svg
-from anomaly.store import find_finding, to_instant
+from anomaly.store import find_finding, find_machine, is_in_scope, to_instant
 from fettle.db import AsyncConn, load_queries
-from fettle.http import Principal, begin, edge_of, require
+from fettle.http import Principal, answer_once, begin, edge_of, require
 from fettle.model import Role
 from fettle.problems import ProblemKind
 from fettle.words import Language, Words
@@ -19,6 +26,7 @@ from fettle.words import Language, Words
 router = APIRouter(prefix="/api/v1", tags=["findings"])
 
 PROBLEMS: Mapping[type[Exception], ProblemKind] = {
+    **decision_routes.PROBLEMS,
     NoSuchFinding: ProblemKind(404, "no-such-finding", Words("No such finding", "没有此发现"), "没有 {name}，或您无权查看；请给出发现的编号或键。"),
 }  # fmt: skip
 
@@ -62,6 +70,71 @@ class FindingOut(BaseModel):
     evidence: dict[str, Any]
     explanation: dict[str, Any] = Field(description="headline, facts, contributions and checks in words")
     plot: str = Field(description="Address of the plot")
+    is_announced: bool = Field(description="Whether a ticket was made of it, or added to")
+    held: str = Field(description="Why its last change was not announced: inhibited, watch, or empty")
+    held_by: int | None = Field(description="The inhibition that holds or held it")
+    rule: RuleOut = Field(description="Measured precision of the rule that raised it, of late")
+
+
+class FindingLine(BaseModel):
+    """A finding in a list."""
+
+    id: int
+    key: str
+    machine_id: int
+    number: str = Field(description="Equipment number")
+    fault_family: str
+    kind: str
+    severity: str
+    onset_at: datetime
+    raised_at: datetime
+    cleared_at: datetime | None
+    detector: str
+    model_version: str
+    score: float
+    held: str
+    held_by: int | None
+    is_announced: bool
+
+
+class FindingPage(BaseModel):
+    """Findings, newest first. `next` goes into `before` for the following page; null on the last one."""
+
+    findings: list[FindingLine]
+    next: int | None
+
+
+@router.get("/findings")
+async def list_findings(
+    request: Request,
+    principal: Reader,
+    machine: Annotated[str | None, Query(max_length=128, description="Equipment number")] = None,
+    held: Annotated[
+        Literal["inhibited", "watch"] | None, Query(description="Only those that are not announced")
+    ] = None,
+    open: Annotated[bool, Query(description="Only those that are still raised")] = False,  # noqa: A002 - the parameter's name
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> FindingPage:
+    """List findings, those without a ticket too, newest first."""
+    async with begin(request, principal) as conn:
+        found = None if machine is None else await find_machine(conn, tenant_id=principal.tenant_id, number=machine)
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                load_queries("anomaly").list_findings,
+                {
+                    **_scope(principal),
+                    "tenant_id": principal.tenant_id,
+                    "machine_id": found.id if found else None,
+                    "held": held,
+                    "is_open": open,
+                    "before": before,
+                    "limit": limit + 1,
+                },
+            )
+            rows = await cursor.fetchall()
+    following = rows[limit - 1]["id"] if len(rows) > limit else None
+    return FindingPage.model_validate({"findings": rows[:limit], "next": following})
 
 
 @router.get("/findings/{finding}")
@@ -72,6 +145,12 @@ async def read_finding(
     now = edge_of(request).now()
     async with begin(request, principal) as conn:
         number, found = await _find(conn, principal, finding)
+        parameters = {"tenant_id": principal.tenant_id, "id": number}
+        handling = await (await conn.execute(load_queries("anomaly").find_handling, parameters)).fetchone()
+        assert handling is not None
+        rule = await _rule(conn, principal, found, handling[3], now)
+    if rule.n:
+        found = found.changed(evidence={**found.evidence, "precision": rule.as_dict()})
     body = found.as_dict()
     for name in ("onset", "raised", "cleared"):
         us = body.pop(f"{name}_us")
@@ -83,8 +162,24 @@ async def read_finding(
             "equipment_number": str(found.evidence.get("machine", "")),
             "explanation": explain(found, language or principal.language, now=now),
             "plot": f"/api/v1/findings/{number}/plot.svg",
+            "held": handling[0],
+            "held_by": handling[1],
+            "is_announced": handling[2],
+            "rule": decision_routes.show_rule(rule),
         }
     )
+
+
+@router.post("/findings/{finding}/outcomes", status_code=HTTPStatus.CREATED)
+async def add_outcome(request: Request, finding: FindingPath, body: OutcomeIn, principal: Expert) -> Response:
+    """Say what became of a finding: confirmed, rejected with the reason, or unknown. The last word counts."""
+    async with begin(request, principal) as conn:
+
+        async def act() -> JSONResponse:
+            number, found = await _find(conn, principal, finding)
+            return await decision_routes.record(request, principal, conn, finding_id=number, finding=found, body=body)
+
+        return await answer_once(request, principal, conn, act)
 
 
 @router.get("/findings/{finding}/plot.svg", response_class=Response)
@@ -108,14 +203,30 @@ async def _find(conn: AsyncConn, principal: Principal, name: str) -> tuple[int, 
     """
     found = await find_finding(conn, tenant_id=principal.tenant_id, name=name)
     if found is not None and principal.role in {Role.CUSTOMER_REP, Role.ENGINEER}:
-        is_customer = principal.role is Role.CUSTOMER_REP
-        scope = {
-            "machine_id": int(found[1].machine_id),
-            "customer_id": principal.customer_id if is_customer else None,
-            "engineer_id": None if is_customer else principal.engineer_id,
-        }
-        cursor = await conn.execute(load_queries("anomaly").find_machine_in_scope, scope)
-        found = found if await cursor.fetchone() else None
+        is_theirs = await is_in_scope(conn, machine_id=int(found[1].machine_id), **_scope(principal))
+        found = found if is_theirs else None
     if found is None:
         raise NoSuchFinding(name=name)
     return found
+
+
+def _scope(principal: Principal) -> dict[str, int | None]:
+    """Return whose machines a caller may see; nobody's id where an account lacks its own."""
+    is_customer, is_engineer = principal.role is Role.CUSTOMER_REP, principal.role is Role.ENGINEER
+    return {
+        "customer_id": (principal.customer_id or 0) if is_customer else None,
+        "engineer_id": (principal.engineer_id or 0) if is_engineer else None,
+    }
+
+
+async def _rule(
+    conn: AsyncConn, principal: Principal, finding: Finding, machine_class: str, now: datetime
+) -> RuleRecord:
+    """Return how often the rule that raised a finding was right on machines of that class."""
+    wanted = (finding.fault_family.value, finding.detector, machine_class)
+    records = await outcomes.list_rules(conn, tenant_id=principal.tenant_id, now=now)
+    known = {(r.fault_family, r.detector, r.machine_class): r for r in records}
+    return known.get(wanted, RuleRecord(*wanted))
+
+
+router.include_router(decision_routes.router)

@@ -336,6 +336,23 @@ async def find_machine(conn: AsyncConn, *, tenant_id: int, number: str, site: st
     return FoundMachine(*rows[0])
 
 
+class UnknownSensor(FettleError):
+    """Machine {number} has no sensor {name!r}."""
+
+
+async def find_sensor(conn: AsyncConn, *, tenant_id: int, machine: FoundMachine, name: str) -> int:
+    """Return the id of a machine's sensor.
+
+    Raises:
+        UnknownSensor: it has none of that name.
+    """
+    parameters = {"tenant_id": tenant_id, "machine_id": machine.id, "name": name}
+    row = await (await conn.execute(load_queries("anomaly").find_sensor, parameters)).fetchone()
+    if row is None:
+        raise UnknownSensor(number=machine.number, name=name)
+    return int(row[0])
+
+
 async def is_in_scope(conn: AsyncConn, *, machine_id: int, customer_id: int | None, engineer_id: int | None) -> bool:
     """Say whether a machine is the customer's own, or one of the engineer's jobs."""
     parameters = {"machine_id": machine_id, "customer_id": customer_id, "engineer_id": engineer_id}

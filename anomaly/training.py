@@ -83,12 +83,13 @@ class Training:
             self.close(to_machine, to_sensors)
             return
         self.open(to_machine, to_sensors)
-        mine, count = self.slot(to_machine), int(other._count[slot])
+        theirs = other.dump()
+        mine, count = self.slot(to_machine), int(theirs["training.count"][slot])
         self._count[mine] = count
-        self._at[mine, :count] = other._at[slot, :count]
-        self._lag[mine, :count] = other._lag[slot, :count]
-        for sensor, to_sensor in zip(sensors.tolist(), to_sensors.tolist(), strict=True):
-            self._x[self._sensor_slot[to_sensor], :count] = other._x[other._sensor_slot[sensor], :count]
+        self._at[mine, :count] = theirs["training.at"][slot, :count]
+        self._lag[mine, :count] = theirs["training.lag"][slot, :count]
+        slots = theirs["training.sensor_slot"][sensors]
+        self._x[self._sensor_slot[to_sensors], :count] = theirs["training.x"][slots, :count]
 
     def slot(self, machine: int) -> int:
         """Return the row that a machine learns in, -1 where it has none."""

@@ -25,6 +25,8 @@ VERBS = (
     "work",
     "backtest",
     "explain",
+    "model",
+    "shelve",
     "serve",
     "simulate",
     "replay",
