@@ -79,10 +79,12 @@ class Assessment:
         """Tell anew, once a day of event time, how long open faults of machines have until their limit."""
         e = self._engine
         events: list[FindingEvent] = []
+        faulty = e.incidents.faulty()
+        if not faulty:
+            return events
         condition = self.health.condition
-        for machine, at_us in zip(which.tolist(), at.tolist(), strict=True):
-            if not e.incidents.is_open(int(e.machines.machine_id[machine])):
-                continue
+        is_faulty = np.isin(e.machines.machine_id[which], list(faulty))
+        for machine, at_us in zip(which[is_faulty].tolist(), at[is_faulty].tolist(), strict=True):
             if at_us - max(int(condition.refreshed_at[machine]), 0) < _REFRESH_US:
                 continue
             condition.refreshed_at[machine] = at_us

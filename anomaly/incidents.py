@@ -203,6 +203,12 @@ class Incidents:
         known = self._open.get((machine_id, FindingKind.MACHINE))
         return known is not None and known.finding.cleared_us is None
 
+    def faulty(self) -> set[int]:
+        """Return the machines of which a fault is raised."""
+        return {
+            m for (m, kind), o in self._open.items() if kind is FindingKind.MACHINE and o.finding.cleared_us is None
+        }
+
     def open_findings(self, machine_id: int) -> list[Finding]:
         return [o.finding for (m, _), o in self._open.items() if m == machine_id and o.finding.cleared_us is None]
 
