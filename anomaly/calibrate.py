@@ -19,11 +19,13 @@ import numpy as np
 
 from anomaly.columns import AnyArray, FloatArray, IntArray
 
-LOW_LEVEL = 2.0  # sigma; excursions are counted above this
+LOW_LEVEL = 1.0  # sigma; excursions are counted above this
 END_SHARE = 0.6  # and end below this share of it
-_LEAST_SHAPE, _MOST_SHAPE = -0.25, 0.5
+_LEAST_SHAPE, _MOST_SHAPE = -0.25, 0.25
 _TAIL_SHARE = 0.10
 _TAIL_LEAST = 40
+_FEW = 20
+_FEW_SCALE = 0.75  # sigma
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Tail:
 def fit_tail(values: FloatArray) -> Tail:
     """Fit a generalised Pareto tail to the excesses over the 90th percentile, or over less if that leaves under 40.
 
-    Shape clipped to [-0.25, 0.5]: maxima of normal noise end a little shorter than the exponential. Needs at least eight values.
+    Shape clipped to [-0.25, 0.25]: maxima of normal noise end a little shorter than the exponential, and a tail much heavier
+    than it comes from faults among the peaks. Needs at least eight values.
 
     >>> round(fit_tail(np.random.default_rng(0).exponential(1.0, 5000)).scale, 1)
     1.0
@@ -144,6 +147,7 @@ class PeakPool:
     def push(self, group: IntArray, peaks: FloatArray) -> None:
         """Add the peaks of excursions that ended; the oldest make room."""
         capacity = self._peaks.shape[1]
+        peaks = np.minimum(peaks, self._bounds[1])  # how far beyond every alarm level a peak is says nothing about chance
         for g, peak in zip(group.tolist(), peaks.tolist(), strict=True):
             self._peaks[g, self._count[g] % capacity] = peak
             self._count[g] += 1
@@ -154,18 +158,23 @@ class PeakPool:
         if self._tails[group] is None or self._days[group] > 1.05 * self._fitted_days[group]:
             known = self._peaks[group, : min(self._count[group], self._peaks.shape[1])]
             self._fitted_days[group] = self._days[group]
-            self._tails[group] = fit_tail(known) if len(known) >= 20 else None
+            # a few peaks tell their rate, not their tail
+            self._tails[group] = fit_tail(known) if len(known) >= _FEW else Tail(LOW_LEVEL, 1.0, 0.0, _FEW_SCALE)
         return self._tails[group]
+
+    def _per_day(self, group: int) -> float:
+        """Return how often per channel-day a peak was seen, two more where there were so few that chance decides."""
+        count = float(self._count[group])
+        return (count if count >= _FEW else count + 2.0) / float(self._days[group])
 
     def rate(self, group: int, level: float) -> float | None:
         """Return how often per channel-day a healthy channel newly reaches a level; None while too little was seen."""
         tail = self._tail(group)
         if tail is None:
             return None
-        per_day = self._count[group] / self._days[group]
         known = self._peaks[group, : min(self._count[group], self._peaks.shape[1])]
-        share = float(np.mean(known >= level)) if level <= tail.start else tail.survival(level)
-        return float(per_day * share)
+        share = float(np.mean(known >= level)) if level <= tail.start and len(known) else tail.survival(level)
+        return float(self._per_day(group) * share)
 
     def level(self, group: int, rate: float) -> float:
         """Return the alarm level that healthy channels reach at a rate per channel-day; a default while too little was seen."""
@@ -174,10 +183,10 @@ class PeakPool:
         if tail is None:
             return self._default
         # few peaks in the tail: aim lower by what they leave open
-        doubt = 1.0 + 3.0 / np.sqrt(max(tail.share * min(self._count[group], self._peaks.shape[1]), 1.0))
-        share = rate / doubt * self._days[group] / self._count[group]
+        doubt = 1.0 + 1.0 / np.sqrt(max(tail.share * min(self._count[group], self._peaks.shape[1]), 1.0))
+        share = rate / doubt / self._per_day(group)
         shown = float(np.clip(tail.level(share), lowest, highest))
-        trust = self._days[group] / (self._days[group] + self._trust_days)
+        trust = 1.0 - (self._trust_days / (self._days[group] + self._trust_days)) ** 2
         return float(self._default + trust * (shown - self._default))
 
     def dump(self) -> dict[str, AnyArray]:

@@ -96,7 +96,7 @@ class ClockWatch:
         young = t.batches[m] < _BATCHES
         usual = np.where(np.isfinite(t.usual[m]), t.usual[m], np.maximum(delay, 0.0))
         away = delay - usual
-        ahead = (delay < -allowed) | (clamped > 0.5 * samples)
+        ahead = (delay < -_SLACK_US) | (clamped > 0.5 * samples)
         is_off = ahead | (~young & (np.abs(away) > allowed))
         # the baseline learns what is usual, never what is off
         share = np.where(young, 1.0 / (t.batches[m] + 1.0), _LEARN)

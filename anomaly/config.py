@@ -46,11 +46,11 @@ class EngineConfig:
 
     smooth_steps: float = 6.0  # time constant of the EWMA of the residuals: an hour of steps of ten minutes
     multiplier: float = 8.0  # alarm level in standard deviations of the smoothed residual, until it is calibrated
-    lowest_multiplier: float = 3.0
+    lowest_multiplier: float = 2.0
     highest_multiplier: float = 12.0
     proof_days: float = 4.0  # excursions count once the machine stayed well for so long
     calibration_days: float = 300.0  # channel-days of a group before its alarm level is calibrated
-    calibration_trust_days: float = 2000.0  # half way from the start value to what the group shows
+    calibration_trust_days: float = 1000.0  # three quarters of the way from the start value to what the group shows
     rate_margin: float = 0.8  # calibrate to this share of the set rate
     warn_share: float = 0.5  # of the alarm level: learning stops here
     clear_share: float = 0.6  # of the alarm level: below this an alarm may clear

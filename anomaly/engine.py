@@ -48,6 +48,12 @@ def _as_slice(rows: IntArray) -> Rows:
     return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
+def _turn_of(ids: IntArray) -> FloatArray:
+    """Return a number in [0, 1) for each machine id that depends on nothing else (Fibonacci hashing, Knuth 1973)."""
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(40)).astype(np.float64) / float(1 << 24)
+
+
 class Engine:
     """Detection for a set of machines; deterministic in the batches it is given and their order."""
 
@@ -187,6 +193,7 @@ class Engine:
     def _index(self) -> None:
         self.sensors_of = Groups(self.sensors.machine, self.machines.n)
         self.channels_of = Groups(self.channels.machine, self.machines.n)
+        self._turn = _turn_of(self.machines.machine_id)
         self.channel_count = np.bincount(self.channels.machine, minlength=self.machines.n)
         ids = self.sensors.sensor_id
         aside = np.isin(self.machines.machine_id[self.sensors.machine], list(self._set_aside))
@@ -257,7 +264,7 @@ class Engine:
                 for part in (first, ~first):
                     events.extend(self._tick(rows[part], ts[part], x[part], bad[part], live[part]))
                 return events
-            events.extend(self._close_due(s.machine[sel], ts))
+            events.extend(self._close_due(s.machine[rows[due]], ts[due]))
         if not live.all():
             self.machines.historical[s.machine[rows[~live]]] = True
         self.validity.tick(sel, rows, ts, x, bad, live)
@@ -268,14 +275,22 @@ class Engine:
 
     def _first_of(self, rows: IntArray, ts: IntArray, due: BoolArray) -> BoolArray | None:
         """Say which samples of a tick belong before a step of their machine closes; None if it can go as a whole."""
-        if not due.all():
-            return ~due
         machine = self.sensors.machine[rows]
-        step = ts // self.machines.step_us[machine]
+        closing = np.zeros(self.machines.n, dtype=bool)
+        closing[machine[due]] = True
+        before = closing[machine] & ~due
+        if before.any():
+            return ~due
+        late = machine[due]
+        step = ts[due] // self.machines.step_us[late]
         earliest = np.full(self.machines.n, np.iinfo(np.int64).max)
-        np.minimum.at(earliest, machine, step)
-        first = step == earliest[machine]
-        return None if first.all() else first
+        np.minimum.at(earliest, late, step)
+        after = step > earliest[late]
+        if not after.any():
+            return None
+        first = np.ones(len(rows), dtype=bool)
+        first[np.flatnonzero(due)[after]] = False
+        return first
 
     def take_sensor_changes(self) -> None:
         """Queue what the sensor rules raised and cleared for `settle`."""
@@ -311,7 +326,9 @@ class Engine:
         m.open_step[which] = next_step
         period = np.full(m.n, np.inf)
         np.minimum.at(period, s.machine[rows], np.nan_to_num(s.period_us[rows], nan=0.0))
-        grace = np.clip(period[which], np.minimum(30e6, step / 2), step / 2).astype(np.int64)
+        least = np.clip(period[which], np.minimum(30e6, step / 2), step / 2)
+        # machines of one rhythm would all close their steps in one tick: each waits a time of its own, always the same
+        grace = (least + self._turn[which] * (step / 2 - least)).astype(np.int64)
         m.close_at[which] = (next_step + 1) * step + grace
         m.historical[which] = False
         s.starts_at[rows] = (next_step * step)[owner]

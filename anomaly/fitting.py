@@ -31,6 +31,8 @@ from fettle.model import SignalKind
 
 _KNOWN_STEPS = 6
 _ROWS_A_FEATURE = 8
+_LEAST_LOAD_RANGE = 0.10  # of the 90th percentile
+_BEYOND = 0.25  # of the range of the baseline
 _LAG_SETTLE_US = int(2 * LAG_TAUS_S.max() * 1e6)
 
 
@@ -82,8 +84,9 @@ def fit_machine(
         lag = lag / np.repeat([scale, scale * scale], len(LAG_TAUS_S))
     design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
     learned = int(machines.learned_us[machine])
-    # hours of baseline, but no more than its steps are worth: both must grow for doubt to shrink
-    hours = min(learned / 3.6e9, float(machines.learned_steps[machine]) * config.coarse_step_s / 3600.0)
+    # hours of baseline and what its steps are worth: both must grow for doubt to shrink
+    covered = learned / 3.6e9
+    hours = float(np.sqrt(covered * min(covered, machines.learned_steps[machine] * config.coarse_step_s / 3600.0)))
     siblings = sibling_medians(sensors, sensor_rows, means)
     for c in channel_rows:
         if channels.is_fitted[c] and channels.fitted_us[c] > learned:
@@ -108,7 +111,7 @@ def fit_machine(
         columns = _columns(
             kind,
             view=View(int(channels.view[c])),
-            has_load=load_row >= 0,
+            has_load=load_row >= 0 and _varies(load[use_rows]),
             rows=int(use_rows.sum()),
             span_us=int(at[-1] - at[0]),
         )
@@ -131,10 +134,21 @@ def fit_machine(
             doubt, spread = 0.0, min(float(np.hypot(spread, doubt)), config.phase_unbalance / config.multiplier)
         channels.coefficients[c] = fit.coefficients
         channels.noise[c] = fit.sigma
+        least, most = float(y[use_rows].min()), float(y[use_rows].max())
+        margin = _BEYOND * (most - least) + 3.0 * fit.sigma
+        channels.least[c], channels.most[c] = least - margin, most + margin
         channels.sigma[c] = np.hypot(max(spread, 1e-9), doubt)
         channels.fitted_us[c] = learned
         channels.shift[c] = 0.0
         channels.is_fitted[c] = True
+
+
+def _varies(load: FloatArray) -> bool:
+    """Say whether a load took values so far apart that its effect can be told from its noise."""
+    if len(load) == 0:
+        return False
+    low, high = np.quantile(load, [0.05, 0.95])
+    return bool(high - low > _LEAST_LOAD_RANGE)
 
 
 def _finite(value: float) -> float:

@@ -67,6 +67,7 @@ class Soundness:
         suspect = self._spiky(rows, at) | self._noise(rows, owner, machines, at, mean, settled, learning)
         # constant in a step where the machine stands: it may be stuck, which only running can tell
         suspect |= ~running & (s.count[rows] >= 3) & (s.least[rows] == s.most[rows])
+        suspect |= s.run[rows] >= np.maximum(3, s.stuck_at[rows] // 3)  # on its way to be stuck
         self._silence(rows, owner, machines, at)
         raised = self._alarms.active[s.alarm[rows] + int(Rule.SPIKE)]
         if raised.any():
@@ -90,7 +91,7 @@ class Soundness:
         is_vibration = np.isin(s.kind[rows], _VIBRATION_CODES)
         is_load = np.isin(s.kind[rows], _LOAD_CODES)  # scatters as the process does
         judged = settled & ~is_load & (count > 0) & self.is_clean(rows) & (s.seen[rows] > 20)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             bends = s.bends[rows] / count / np.where(is_vibration, np.abs(mean), 1.0)
         judged &= np.isfinite(bends)
         bends = np.where(judged, bends, 0.0)

@@ -158,6 +158,8 @@ class Channels(Columns):
     coefficients: FloatArray = column("f8", 0.0, (FEATURES,))
     sigma: FloatArray = column("f8", float("nan"))  # of the smoothed residual, prior included
     noise: FloatArray = column("f8", float("nan"))  # of the single residual
+    least: FloatArray = column("f4", -float("inf"))  # no value below or above is expected: the baseline, and a margin
+    most: FloatArray = column("f4", float("inf"))
     edge: FloatArray = column("f8", float("nan"))  # limit of the baseline, for the excess views
     shift: FloatArray = column("f8", 0.0)  # slow, capped adaptation of the expected value
     level: FloatArray = column("f8", 0.0)

@@ -98,9 +98,7 @@ class Steps:
         self._compare_heat(c, residual, heat, valid & is_hot, period)
         self._alarms(c, at_c, score, valid & live, period, self._is_far(c, x, valid) & runs[c_owner] & live)
 
-        e.assessment.step(
-            which, at, sensor_rows, owner, mean, c, c_owner, residual, expected, score, valid & live
-        )
+        e.assessment.step(which, at, sensor_rows, owner, mean, c, c_owner, residual, expected, score, valid & live)
         suspicious = np.zeros(len(which), dtype=bool)
         suspicious[c_owner[valid & (score > config.warn_share)]] = True
         self._calibrate(which, at, c, c_owner, sigmas, valid & live, period)
@@ -275,7 +273,10 @@ class Steps:
         scale = np.where(has_load, m.load_scale[which], 1.0)
         lag = np.nan_to_num(m.lag[which]) / np.repeat(np.stack([scale, scale * scale], axis=1), len(LAG_TAUS_S), axis=1)
         design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
-        predicted = np.einsum("ij,ij->i", design[c_owner], ch.coefficients[c]) + ch.shift[c]
+        predicted = np.einsum("ij,ij->i", design[c_owner], ch.coefficients[c])
+        predicted = (
+            np.clip(predicted, ch.least[c], ch.most[c]) + ch.shift[c]
+        )  # a model knows nothing beyond its baseline
         view = ch.view[c]
         y = to_scale(x, is_log=ch.is_log[c])
         siblings = view == View.SIBLINGS

@@ -41,6 +41,7 @@ class Raised:
     top_signal: str = ""
     severity: str = ""
     family: str = ""
+    detector: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from fettle.model import FaultFamily
 FAULT_DAY = 1.6
 
 
-def story(plant, change, seed=1):
-    machine = plant.machine(days=2.6, period_s=120, seed=seed)
+def faulty(plant, change, seed=1):
+    machine = plant.machine(days=2.4, period_s=120, seed=seed)
     first = machine.day(FAULT_DAY)
     random = np.random.default_rng(7)
     machine.values[2] = np.where(machine.values[2] < 1, 0.05, machine.values[2])
     change(machine.values, first, random)
-    return plant.raised(plant.feed(plant.engine_for(), [machine]))
+    return machine
 
 
 def stuck(values, first, _):
@@ -56,67 +56,78 @@ def broken(values, first, _):
     values[0, first:] = 3000.0
 
 
-@pytest.mark.parametrize(
-    ("change", "rules"),
-    [
-        (stuck, {"stuck"}),
-        (spikes, {"spike"}),
-        (offset, {"offset"}),
-        (fahrenheit, {"unit"}),
-        (thousandfold, {"unit", "invalid"}),
-        (noisy, {"noise"}),
-        (deadened, {"noise"}),
-        (silent, {"silent"}),
-        (broken, {"invalid"}),
-    ],
-)
-def test_each_sensor_fault_is_named_and_no_machine_is_blamed(plant, change, rules):
-    findings = story(plant, change)
+def sound(*_):
+    pass
+
+
+def at_rest(values, first, _):
+    values[0, first:] = values[0, first]
+    values[1:, first:] = 0.05
+
+
+def offset_for_hours(values, first, _):
+    values[0, first : first + 200] += 12.0
+
+
+def missing(values, _, random):
+    values[random.random(values.shape) < 0.05] = np.nan
+
+
+NAMED = {
+    stuck: {"stuck"},
+    spikes: {"spike"},
+    offset: {"offset"},
+    fahrenheit: {"unit"},
+    thousandfold: {"unit", "invalid"},
+    noisy: {"noise"},
+    deadened: {"noise"},
+    silent: {"silent"},
+    broken: {"invalid"},
+}
+
+
+@pytest.fixture(scope="module")
+def events_of(plant):
+    """The events of one machine for each story of two and a half days."""
+    every = [*NAMED, sound, at_rest, offset_for_hours, missing]
+    return plant.watch({change: faulty(plant, change) for change in every})[1]
+
+
+@pytest.mark.parametrize("change", NAMED)
+def test_each_sensor_fault_is_named_and_no_machine_is_blamed(plant, events_of, change):
+    findings = plant.raised(events_of[change])
     assert [f.fault_family for f in findings] == [FaultFamily.SENSOR_FAULT]
-    assert findings[0].detector in rules
+    assert findings[0].detector in NAMED[change]
     assert findings[0].kind == "sensor"
     assert FAULT_DAY - 0.02 <= plant.days(findings[0].onset_us) <= plant.days(findings[0].raised_us) <= FAULT_DAY + 0.6
 
 
-def test_a_sound_plant_has_no_sensor_fault(plant):
-    assert story(plant, lambda *_: None) == []
+@pytest.mark.parametrize("change", [sound, at_rest, missing])
+def test_what_is_no_fault_of_a_sensor_raises_nothing(events_of, change):
+    """Nothing wrong; a machine at rest, which may be constant; samples that are missing."""
+    assert events_of[change] == []
 
 
-def test_a_machine_at_rest_may_be_constant(plant):
-    def rest(values, first, _):
-        values[0, first:] = values[0, first]
-        values[1, first:] = 0.05
-        values[2, first:] = 0.05
-
-    assert story(plant, rest) == []
+def test_an_offset_that_goes_away_clears(events_of):
+    assert [e.change for e in events_of[offset_for_hours]] == ["raised", "cleared"]
 
 
-def test_an_offset_that_goes_away_clears(plant):
-    machine = plant.machine(days=2.6, period_s=120, seed=1)
-    first, last = machine.day(1.6), machine.day(2.0)
-    machine.values[0, first:last] += 12.0
-    events = plant.feed(plant.engine_for(), [machine])
-    assert [e.change for e in events] == ["raised", "cleared"]
-
-
-def test_missing_samples_are_no_fault(plant):
-    machine = plant.machine(days=2.6, period_s=120, seed=1)
-    random = np.random.default_rng(3)
-    machine.values[random.random(machine.values.shape) < 0.05] = np.nan
-    assert plant.feed(plant.engine_for(), [machine]) == []
-
-
-@pytest.mark.parametrize(("per_day", "is_sensor"), [(1.5, True), (0.0, False)])
-def test_a_temperature_that_creeps_at_any_load_is_laid_to_the_sensor_and_lost_cooling_is_not(plant, per_day, is_sensor):
-    machine = plant.machine(days=30, period_s=1800, seed=2)
+def creeping(plant, *, per_day):
+    """Return a machine whose temperature creeps from day 20 on: at any load, or with `per_day` 0 in proportion to its heat."""
+    machine = plant.machine(days=28, period_s=3600, seed=2)
     first = machine.day(20)
-    days = np.arange(machine.values.shape[1] - first) * 1800 / 86400
+    days = np.arange(machine.values.shape[1] - first) * 3600 / 86400
     heat = np.clip(machine.values[0, first:] - 24, 0, None)
-    machine.values[0, first:] += days * per_day if is_sensor else heat * 0.08 * days
-    findings = plant.raised(plant.feed(plant.engine_for(), [machine]))
-    expected = ("sensor", FaultFamily.SENSOR_FAULT) if is_sensor else ("machine", FaultFamily.OVERHEATING)
-    assert [(f.kind, f.fault_family) for f in findings] == [expected]
-    assert (findings[0].detector == "drift") == is_sensor
+    machine.values[0, first:] += days * per_day if per_day else heat * 0.08 * days
+    return machine
+
+
+def test_a_temperature_that_creeps_at_any_load_is_laid_to_the_sensor_and_lost_cooling_is_not(plant):
+    _, events = plant.watch({"sensor": creeping(plant, per_day=2.5), "machine": creeping(plant, per_day=0.0)})
+    for kind, family in (("sensor", FaultFamily.SENSOR_FAULT), ("machine", FaultFamily.OVERHEATING)):
+        findings = plant.raised(events[kind])
+        assert [(f.kind, f.fault_family) for f in findings] == [(kind, family)]
+        assert (findings[0].detector == "drift") == (kind == "sensor")
 
 
 def starting(plant, *, hours, jog_every_s, seed=5):
@@ -134,16 +145,11 @@ def starting(plant, *, hours, jog_every_s, seed=5):
     return plant.Machine(np.round(np.stack([temperature, vibration, current]), 2), period)
 
 
-@pytest.mark.parametrize("jog_every_s", [900, 2400])
-def test_inrush_after_a_start_is_no_fault_of_the_sensor(plant, jog_every_s):
-    machine = starting(plant, hours=9, jog_every_s=jog_every_s)
-    assert machine.values[2].max() > 40
-    assert plant.feed(plant.engine_for(), [machine]) == []
-
-
-def test_a_machine_that_stands_still_from_the_first_sample_on_is_no_stuck_sensor(plant):
-    """At rest its current is constant to the sensor's resolution, and nothing tells yet what it draws when it runs."""
-    machine = starting(plant, hours=4, jog_every_s=1500)
-    rest = machine.values.shape[1] // 2
-    machine.values[1:, :rest] = 0.05
-    assert plant.feed(plant.engine_for(), [machine]) == []
+def test_neither_starts_with_inrush_nor_a_long_rest_is_a_fault_of_the_sensor(plant):
+    """At rest a current is constant to the sensor's resolution, and before the first start nothing tells what it draws."""
+    stories = {f"started each {s} s": starting(plant, hours=7, jog_every_s=s) for s in (900, 2400)}
+    assert all(machine.values[2].max() > 40 for machine in stories.values())
+    rested = starting(plant, hours=7, jog_every_s=1500, seed=6)
+    rested.values[1:, :720] = 0.05
+    _, events = plant.watch(stories | {"at rest for two hours": rested})
+    assert not any(events.values()), events
