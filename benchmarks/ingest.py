@@ -72,14 +72,14 @@ class Table:
         return statistics.median(self.values[name])
 
 
-def _start_ms(messages: int) -> int:
+def first_ms(messages: int) -> int:
     """Return a first time stamp such that the last one lies in the past."""
     return clock.now_us() // 1000 - (messages // SENSORS + 1) * 100 - 60_000
 
 
 def _rows(messages: int, *, first_sensor: int) -> Iterator[ReadingArray]:
     """Yield the readings of a plant in batches, sorted by the key as the collector sorts them."""
-    start = _start_ms(messages)
+    start = first_ms(messages)
     rng = np.random.default_rng(1)
     for begin in range(0, messages, BATCH):
         index = np.arange(begin, min(begin + BATCH, messages))
@@ -91,7 +91,7 @@ def _rows(messages: int, *, first_sensor: int) -> Iterator[ReadingArray]:
         yield rows[np.lexsort((rows["ts"], rows["sensor_id"]))]
 
 
-def _copy(url: str, table: str, messages: int, *, first_sensor: int) -> float:
+def copy_rows(url: str, table: str, messages: int, *, first_sensor: int) -> float:
     """Return rows per second of a plain COPY, a transaction per batch."""
     batches = list(_rows(messages, first_sensor=first_sensor))
     with psycopg.connect(url) as conn:
@@ -142,7 +142,7 @@ def _feed(url: str, plant: Plant, table: Table, name: str) -> tuple[float, float
 
 
 @contextmanager
-def _database(folder: Path, storage: str) -> Iterator[str]:
+def database(folder: Path, storage: str) -> Iterator[str]:
     timescale = storage == "timescale"
     options = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "autovacuum": "off"}
     if timescale:
@@ -162,11 +162,11 @@ def _database(folder: Path, storage: str) -> Iterator[str]:
 def _alone(url: str, table: Table, *, messages: int, rounds: int) -> None:
     print(f"\nPart 1: the collector alone, {messages:,} messages a round")
     for n in range(rounds):
-        unindexed = table.add("COPY, no index", _copy(url, "unindexed", messages, first_sensor=1), "rows/s")
+        unindexed = table.add("COPY, no index", copy_rows(url, "unindexed", messages, first_sensor=1), "rows/s")
         with psycopg.connect(url) as conn:
             conn.execute("TRUNCATE unindexed")
-        keyed = table.add("COPY into reading, sorted", _copy(url, "reading", messages, first_sensor=1_000_000 * (n + 1)), "rows/s")  # fmt: skip
-        plant = Plant(messages, sensors=SENSORS, start_ms=_start_ms(messages) - 86_400_000 * (n + 1))
+        keyed = table.add("COPY into reading, sorted", copy_rows(url, "reading", messages, first_sensor=1_000_000 * (n + 1)), "rows/s")  # fmt: skip
+        plant = Plant(messages, sensors=SENSORS, start_ms=first_ms(messages) - 86_400_000 * (n + 1))
         rate, cpu, delays, _ = _feed(url, plant, table, "collector")
         table.values.setdefault("cpu", []).append(cpu)
         table.values.setdefault("delays", []).extend(delays)
@@ -185,7 +185,7 @@ def _behind_mosquitto(url: str, folder: Path, table: Table, *, messages: int, ro
         for name in ("bare", "collector", "paho", "aiomqtt"):
             n = messages if name in {"bare", "collector"} else messages // (2 if name == "paho" else 4)
             offset += 1
-            plant = Plant(n, sensors=200, start_ms=_start_ms(n) - 86_400_000 * (20 + offset))
+            plant = Plant(n, sensors=200, start_ms=first_ms(n) - 86_400_000 * (20 + offset))
             arguments = (url, _collector()) if name == "collector" else ()
             with (
                 embedded.broker(folder / f"broker{offset}") as broker,
@@ -239,7 +239,7 @@ def _compression(folder: Path, table: Table, *, days: int) -> float:
     scenario = simulators.load_scenario("quiet-day").with_period(10.0)
     start = clock.now_us() // 86_400_000_000 * 86_400_000_000 - (days + 30) * 86_400_000_000
     fleet = simulators.Fleet(scenario, machines=12, start_us=start)
-    with _database(folder, "timescale") as url:
+    with database(folder, "timescale") as url:
         with bulk_writer(Settings(_env_file=None), url=url, name="bench") as writer:
             for series in fleet.generate(start, start + days * 86_400_000_000):
                 (sensor,) = writer.sensors(
@@ -276,13 +276,13 @@ def run(argv: list[str]) -> dict[str, object]:
     table = Table()
     with tempfile.TemporaryDirectory(prefix="fettle-bench-") as temporary:
         folder = Path(temporary)
-        with _database(folder, args.storage) as url:
+        with database(folder, args.storage) as url:
             _alone(url, table, messages=messages, rounds=rounds)
             saturated = _behind_mosquitto(url, folder, table, messages=20_000 if quick else 100_000, rounds=rounds)
             _latency(url, folder, table, rate=saturated / 2, seconds=3 if quick else 15)
             many = 200_000 if quick else 5_000_000
             print(f"\nPart 4: memory, {many:,} messages")
-            plant = Plant(many, sensors=SENSORS, start_ms=_start_ms(many) - 86_400_000 * 200)
+            plant = Plant(many, sensors=SENSORS, start_ms=first_ms(many) - 86_400_000 * 200)
             _, _, _, peak = _feed(url, plant, table, "long run")
             table.add("peak memory", peak, "MB")
         compression = _compression(folder, table, days=2 if quick else 7)
