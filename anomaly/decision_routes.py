@@ -21,7 +21,7 @@ from fettle.model import FaultFamily, FindingOutcome, Rejection, Repair, Role
 from fettle.problems import ProblemKind
 from fettle.words import FieldProblem, InvalidFields, Words
 
-router = APIRouter()
+router = APIRouter(prefix="/api/v1", tags=["detection"])
 
 PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     NoSuchInhibition: ProblemKind(404, "no-such-inhibition", Words("No such inhibition", "没有此抑制"), "没有生效中的抑制 {id}，或您无权查看。"),

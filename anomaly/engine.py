@@ -501,6 +501,8 @@ class Engine:
         engine.unknown_samples = body["unknown_samples"]
         engine._restore(known_machines, known_sensors, body)
         engine.register(known_machines.values(), known_sensors.values())
+        if body["config"] != engine.config.digest():
+            engine.steps.set_alarm_levels()
         return engine
 
     def _restore(self, machines: dict[int, MachineMeta], sensors: dict[int, SensorMeta], body: dict[str, Any]) -> None:

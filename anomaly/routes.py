@@ -229,4 +229,4 @@ async def _rule(
     return known.get(wanted, RuleRecord(*wanted))
 
 
-router.include_router(decision_routes.router)
+router.routes.extend(decision_routes.router.routes)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly import routes as finding_routes
 from dispatch import offers
 from dispatch import routes as dispatch_routes
 from fettle import http
@@ -22,6 +23,7 @@ from workorders import routes as ticket_routes
 
 PARTS = [
     Part(ticket_routes.router, ticket_routes.PROBLEMS),
+    Part(finding_routes.router, finding_routes.PROBLEMS),
     Part(dispatch_routes.router, dispatch_routes.PROBLEMS),
 ]
 
@@ -51,6 +53,20 @@ MATRIX = {
     "POST /api/v1/tickets/{ticket_id}/offers": {S},
     "GET /api/v1/tickets/{ticket_id}/dispatch-decisions": {T, S, F, A, H},
     "GET /api/v1/engineers": {T, S, F, A, H},
+    "GET /api/v1/findings": {C, T, S, E, F, A, H},
+    "GET /api/v1/findings/{finding}": {C, T, S, E, F, A, H},
+    "GET /api/v1/findings/{finding}/plot.svg": {C, T, S, E, F, A, H},
+    "POST /api/v1/findings/{finding}/outcomes": {S, E},
+    "GET /api/v1/machines/{number}/inhibitions": {T, S, E, F, A, H},
+    "POST /api/v1/machines/{number}/inhibitions": {S, E},
+    "DELETE /api/v1/inhibitions/{inhibition_id}": {S, E},
+    "POST /api/v1/machines/{number}/missed-failures": {T, S, E},
+    "POST /api/v1/machines/{number}/baseline-resets": {S},
+    "GET /api/v1/machines/{number}/models": {T, S, E, F, A, H},
+    "GET /api/v1/machines/{number}/detection-events": {T, S, E, F, A, H},
+    "GET /api/v1/detection/rules": {T, S, E, F, A, H},
+    "GET /api/v1/detection/configurations": {T, S, E, F, A, H},
+    "GET /api/v1/detection/configurations/{name}/comparison": {T, S, E, F, A, H},
 }
 
 
