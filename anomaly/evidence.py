@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from anomaly.engine import Engine
 
 
+_WIDEST = 50.0  # of a logarithm: beyond it the exponential is no number
+
+
 class Evidence:
     """Reads the tables of an engine; changes nothing."""
 
@@ -206,7 +209,7 @@ class Evidence:
         alarm = int(ch.alarm[c])
         since = int(alarms.since[alarm])
         view = View(int(ch.view[c]))
-        width = float(ch.alarm_sigmas[c] * ch.lift[c] * ch.sigma[c])
+        width = min(float(ch.alarm_sigmas[c] * ch.lift[c] * ch.sigma[c]), _WIDEST)
         expected = float(ch.expected[c])
         if view in (View.EXCESS_HIGH, View.EXCESS_LOW):
             low, high = (None, expected + width) if view is View.EXCESS_HIGH else (expected - width, None)
