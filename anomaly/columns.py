@@ -19,6 +19,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 CountArray = npt.NDArray[np.int32]
 SmallArray = npt.NDArray[np.int16]
+ShortArray = npt.NDArray[np.float32]  # enough for what is stored; recursions run in float64
 BoolArray = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
 

@@ -241,7 +241,7 @@ class Engine:
         for start, end in ranges:
             part = slice(start, end)
             events.extend(self._tick(rows[part], ts[part], x[part], bad[part], live[part]))
-        self.machines.seen_us[np.unique(self.sensors.machine[rows[live]])] = received_us
+        self.machines.seen_us[self.sensors.machine[rows[live]]] = received_us
         if len(ts):
             events.extend(self.assessment.batch(rows, ts, flags, live, received_us))
         return self.assessment.out(events, int(ts.max(initial=NEVER)))
@@ -306,7 +306,9 @@ class Engine:
         events: list[FindingEvent] = []
         due = ts >= m.close_at[machine]
         while due.any():
-            which = np.unique(machine[due])
+            closing = np.zeros(m.n, dtype=bool)
+            closing[machine[due]] = True
+            which = np.flatnonzero(closing)
             is_open = m.open_step[which] > NEVER
             if is_open.any():
                 events.extend(self.steps.close(which[is_open]))

@@ -6,7 +6,17 @@ baseline. An alarm is one rule on one sensor or channel.
 
 from enum import IntEnum
 
-from anomaly.columns import NEVER, BoolArray, Columns, CountArray, FloatArray, IntArray, SmallArray, column
+from anomaly.columns import (
+    NEVER,
+    BoolArray,
+    Columns,
+    CountArray,
+    FloatArray,
+    IntArray,
+    ShortArray,
+    SmallArray,
+    column,
+)
 from anomaly.model import FEATURES, LAG_TAUS_S
 
 
@@ -66,8 +76,8 @@ class Machines(Columns):
     load_low: FloatArray = column("f8", -float("inf"))
     load_high: FloatArray = column("f8", float("inf"))
     lag: FloatArray = column("f8", float("nan"), (2 * len(LAG_TAUS_S),))  # thermal memory of the raw load
-    lag_low: FloatArray = column("f8", -float("inf"), (2 * len(LAG_TAUS_S),))  # seen in the baseline
-    lag_high: FloatArray = column("f8", float("inf"), (2 * len(LAG_TAUS_S),))
+    lag_low: ShortArray = column("f4", -float("inf"), (2 * len(LAG_TAUS_S),))  # seen in the baseline
+    lag_high: ShortArray = column("f4", float("inf"), (2 * len(LAG_TAUS_S),))
     load_floor: FloatArray = column("f8", float("inf"))  # least running sample of the baseline
     knows_off: BoolArray = column("?", 0)
     is_sure: BoolArray = column("?", 0)  # that it runs when its load says so
@@ -155,25 +165,25 @@ class Channels(Columns):
     needs_running: BoolArray = column("?", 0)
     two_sided: BoolArray = column("?", 0)
     is_fitted: BoolArray = column("?", 0)
-    coefficients: FloatArray = column("f8", 0.0, (FEATURES,))
+    coefficients: ShortArray = column("f4", 0.0, (FEATURES,))
     sigma: FloatArray = column("f8", float("nan"))  # of the smoothed residual, prior included
     noise: FloatArray = column("f8", float("nan"))  # of the single residual
-    least: FloatArray = column("f4", -float("inf"))  # no value below or above is expected: the baseline, and a margin
-    most: FloatArray = column("f4", float("inf"))
+    least: ShortArray = column("f4", -float("inf"))  # no value below or above is expected: the baseline, and a margin
+    most: ShortArray = column("f4", float("inf"))
     edge: FloatArray = column("f8", float("nan"))  # limit of the baseline, for the excess views
     shift: FloatArray = column("f8", 0.0)  # slow, capped adaptation of the expected value
     level: FloatArray = column("f8", 0.0)
     level_at: IntArray = column("i8", NEVER)
     last_value: FloatArray = column("f8", float("nan"))
-    residuals: FloatArray = column("f8", float("nan"), (2,))  # the two before this one
+    residuals: ShortArray = column("f4", float("nan"), (2,))  # the two before this one
     fitted_us: IntArray = column("i8", 0)  # length of the baseline the fit stands on
     expected: FloatArray = column("f8", float("nan"))
     group: IntArray = column("i8", 0)  # channels calibrated together
     alarm_sigmas: FloatArray = column("f8", 8.0)
     lift: FloatArray = column("f8", 1.0)  # what rejections made of the alarm level
-    sigmas: FloatArray = column("f8", 0.0, (2,))  # the two sizes before this one
+    sigmas: ShortArray = column("f4", 0.0, (2,))  # the two sizes before this one
     excursion: FloatArray = column("f8", 0.0)  # its peak so far, in sigmas; 0 outside
-    peaks: FloatArray = column("f8", 0.0, (6,))  # the largest of those that ended and wait for their proof
+    peaks: ShortArray = column("f4", 0.0, (6,))  # the largest of those that ended and wait for their proof
     peaks_n: IntArray = column("i8", 0)
     watched_days: FloatArray = column("f8", 0.0)
     score: FloatArray = column("f8", 0.0)  # 1 is the alarm level

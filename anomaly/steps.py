@@ -170,7 +170,7 @@ class Steps:
         ch = e.channels
         well = c[is_well]
         e.pool.watch(ch.group[well], ch.watched_days[well], np.maximum(ch.peaks_n[well] - ch.peaks.shape[1], 0))
-        held = ch.peaks[well]
+        held = ch.peaks[well].astype(np.float64)
         e.pool.push(np.repeat(ch.group[well], held.shape[1])[held.ravel() > 0], held[held > 0])
         ch.peaks[c] = 0.0
         ch.peaks_n[c] = 0
