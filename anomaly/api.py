@@ -6,7 +6,7 @@ for event in engine.fold(readings, received_us): ...
 """
 
 from anomaly import wording
-from anomaly.backtest import Backtest, BadConfigFile, Run, backtest, read_config
+from anomaly.backtest import Backtest, BadConfigFile, Run, backtest, read_config, with_opinions
 from anomaly.columns import ForeignState
 from anomaly.comparison import BadResultFile, Comparison, compare, load_run, store_run
 from anomaly.config import EngineConfig
@@ -175,6 +175,7 @@ __all__ = [
     "to_instant",
     "wait_for_order",
     "watch",
+    "with_opinions",
     "wording",
     "write_plot",
 ]

@@ -7,24 +7,28 @@ import difflib
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomaly.columns import NEVER
+from anomaly.columns import NEVER, FloatArray
 from anomaly.config import EngineConfig
 from anomaly.engine import STATE_VERSION, Engine
 from anomaly.finding import Change, Finding, FindingEvent, MachineMeta
 from anomaly.history import History, Stretch
 from anomaly.limits import Limits
+from anomaly.opinions import Opinion, TooFewRows, second_opinions
 from anomaly.traces import Traces
 from anomaly.truth import Ticket
 from fettle.errors import FettleError
+from fettle.model import FindingKind
 from fettle.wire import ReadingArray
 
 _MOST_CUTS = 200
+_OPINION_STEP_US = 600_000_000
 _POLL_US = 2_000_000  # how often the live loop looks at the clock
 
 
@@ -209,6 +213,53 @@ class Silence:
         for m in np.flatnonzero(quiet).tolist():
             cuts.update((int(newest[m]) + 1, int(newest[m] + allowed[m]) + _POLL_US))
         return sorted(cuts)
+
+
+def with_opinions(done: Backtest, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Ask for second opinions on every fault of a machine that the first run raised, from the traces of the backtest.
+
+    `on_progress` is told (findings asked about, all of them). A finding with too few readings around it stays without.
+    """
+    assert done.traces is not None, "second opinions look at traces"
+    run = done.runs[0]
+    tickets = []
+    for place, ticket in enumerate(run.tickets):
+        finding = ticket.finding
+        if finding.kind is FindingKind.MACHINE:
+            with suppress(TooFewRows):
+                said = [o.as_dict() for o in _opinions(done, done.traces, finding)]
+                finding = finding.changed(evidence={**finding.evidence, "second_opinions": said})
+        tickets.append(replace(ticket, finding=finding))
+        if on_progress:
+            on_progress(place + 1, len(run.tickets))
+    run.tickets = tickets
+
+
+def _opinions(done: Backtest, traces: Traces, finding: Finding) -> list[Opinion]:
+    sensors = [int(s.sensor_id) for s in done.history.sensors if s.machine_id == finding.machine_id]
+    onset, day_us = finding.onset_us, 86_400_000_000
+    until = max(finding.raised_us, onset + day_us // 12)
+    baseline = _means(traces, sensors, max(onset - 15 * day_us, done.history.start_us), onset - day_us)
+    window = _means(traces, sensors, onset, min(until, done.history.end_us))
+    first = sensors.index(int(finding.sensor_ids[0])) if finding.sensor_ids else 0
+    return second_opinions(baseline, window, first=first)
+
+
+def _means(traces: Traces, sensors: Sequence[int], start_us: int, end_us: int) -> FloatArray:
+    """Return (steps of ten minutes, sensors): the middle between lowest and highest value, NaN where there is none."""
+    steps = max(-(-(end_us - start_us) // _OPINION_STEP_US), 0)
+    out = np.full((steps, len(sensors)), np.nan)
+    if steps == 0:
+        return out
+    pieces = max((end_us - start_us) // traces.step_us, 1)
+    for column, sensor in enumerate(sensors):
+        ts, low, high = traces.of(sensor, start_us=start_us, end_us=end_us, points=pieces)
+        step = np.clip((ts - start_us) // _OPINION_STEP_US, 0, steps - 1)
+        count = np.bincount(step, minlength=steps)
+        total = np.bincount(step, weights=(low.astype(np.float64) + high) / 2, minlength=steps)
+        with np.errstate(invalid="ignore"):
+            out[:, column] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return out
 
 
 def tickets_of(events: Sequence[FindingEvent], history: History) -> list[Ticket]:

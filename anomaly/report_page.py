@@ -368,8 +368,20 @@ def _detail(done: Backtest, run: Run, ticket: Ticket, judgement: Judgement | Non
         f'<article id="{_anchor(ticket)}"><h3>{html.escape(ticket.machine)} · {family} '
         f'<span class="chip {f.severity.value}">{_say(wording.SEVERITIES, f.severity.value)}</span></h3>'
         f'<p class="facts">{_judged(ticket, judgement)}<span>{_both("score", "评分")} {score}</span><span>{facts}</span></p>'
-        f'<figure>{svg}</figure><ul>{shares}</ul><p class="check">{_both("Check first: ", "建议先查：")}{check}</p></article>'
+        f'<figure>{svg}</figure><ul>{shares}</ul>{_beside(f.evidence)}<p class="check">{_both("Check first: ", "建议先查：")}{check}</p></article>'
     )
+
+
+def _beside(evidence: Mapping[str, Any]) -> str:
+    """Return health, outlook and opinions as rows; precision is for live findings, which people decide on."""
+    if "health" not in evidence:
+        return ""
+    shown = {**evidence, "precision": None}
+    rows = []
+    for en, zh in zip(wording.beside(shown, "en"), wording.beside(shown, "zh"), strict=True):
+        if en[0] != "measured precision":
+            rows.append(f"<div><dt>{_both(en[0], zh[0])}</dt><dd>{_both(en[1], zh[1])}</dd></div>")
+    return f'<dl class="beside">{"".join(rows)}</dl>'
 
 
 def _notes(*, is_known: bool) -> str:

@@ -62,6 +62,9 @@ def add(verbs: Any) -> None:
     judging.add_argument(
         "--name-plates", action="store_true", help="take rated current and class of the machines from the truth file"
     )
+    judging.add_argument(
+        "--opinions", action="store_true", help="ask scikit-learn models for second opinions on the findings"
+    )
     versions = parser.add_argument_group("versions")
     versions.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML of parameters that differ from the defaults"
@@ -135,12 +138,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             configs,
             limits=limits,
             traces=api.Traces(history.sensors, start_us=history.start_us, end_us=history.end_us)
-            if args.report
+            if args.report or args.opinions
             else None,
             on_progress=lambda at_us, n: bar.update(
                 task, completed=at_us - history.start_us, readings=f"{n:,} readings"
             ),
         )
+        if args.opinions:
+            asking = bar.add_task("second opinions", total=len(done.runs[0].tickets), readings="")
+            api.with_opinions(done, on_progress=lambda n, total: bar.update(asking, completed=n, total=total))
     if args.out:
         api.store_run(done.runs[0], history, args.out)
     if args.against is not None and args.against.suffix == ".json":
@@ -265,6 +271,9 @@ def _print_tickets(console: Console, done: Any, judgements: Any) -> None:
         if judgements:
             table.add_column("judged")
             said = _judged(judgements[place])
+        has_opinions = any(t.finding.evidence.get("second_opinions") for t in one.tickets)
+        if has_opinions:
+            table.add_column("second opinions")
         for ticket in one.tickets:
             f = ticket.finding
             row = [
@@ -275,7 +284,9 @@ def _print_tickets(console: Console, done: Any, judgements: Any) -> None:
                 ticket.sensors[0] if ticket.sensors else "",
                 f.severity.value,
             ]
-            table.add_row(*row, *([said.get(f.key, "")] if judgements else []))
+            asked = f.evidence.get("second_opinions") or []
+            opinions = f"{sum(one['agrees'] for one in asked)} of {len(asked)} agree" if asked else ""
+            table.add_row(*row, *([said.get(f.key, "")] if judgements else []), *([opinions] if has_opinions else []))
         console.print(table)
 
 

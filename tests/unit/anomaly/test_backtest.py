@@ -35,6 +35,7 @@ from anomaly.api import (
     report_page,
     sparkline,
     store_run,
+    with_opinions,
     wording,
 )
 from anomaly.engine import Engine
@@ -728,3 +729,21 @@ def test_stretch_and_quality_of_a_file_reading(tmp_path):
     assert isinstance(stretch, Stretch)
     assert stretch.readings["quality"].tolist() == [Quality.BAD, Quality.GOOD]
     assert MachineId(1) == open_file(path).machines[0].machine_id
+
+
+def test_second_opinions_of_a_backtest_come_from_its_traces(faulty):
+    history = opened(faulty)
+    traces = Traces(history.sensors, start_us=history.start_us, end_us=history.end_us)
+    done = backtest(history, [("a", EngineConfig())], traces=traces)
+    told = []
+    with_opinions(done, on_progress=lambda n, total: told.append((n, total)))
+    (ticket,) = [t for t in done.runs[0].tickets if t.machine == "P-1"]
+    said = {one["model"]: one for one in ticket.finding.evidence["second_opinions"]}
+    assert set(said) == {"isolation_forest", "pca", "gradient_boosting"}
+    assert said["pca"]["agrees"]
+    assert told[-1] == (len(done.runs[0].tickets), len(done.runs[0].tickets))
+    page = report_page(
+        done, [judge([], [], machines=[("s1", "P-1")], start_us=START, end_us=START + HOUR)], is_known=False
+    )
+    assert "principal components agrees" in page
+    assert "主成分分析：一致" in page
