@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from psycopg.rows import dict_row
 from pydantic import BaseModel, Field
 
-from anomaly import decision_routes, outcomes
+from anomaly import decision_routes, outcomes, wording
 from anomaly.decision_routes import Expert, OutcomeIn, RuleOut
 from anomaly.explanation import NoSuchFinding, draw, explain
 from anomaly.feedback import RuleRecord
@@ -160,7 +160,7 @@ async def read_finding(
             **body,
             "id": number,
             "equipment_number": str(found.evidence.get("machine", "")),
-            "explanation": explain(found, language or principal.language, now=now),
+            "explanation": _explained(found, language or principal.language, held=handling[0], now=now),
             "plot": f"/api/v1/findings/{number}/plot.svg",
             "held": handling[0],
             "held_by": handling[1],
@@ -208,6 +208,14 @@ async def _find(conn: AsyncConn, principal: Principal, name: str) -> tuple[int, 
     if found is None:
         raise NoSuchFinding(name=name)
     return found
+
+
+def _explained(finding: Finding, language: Language, *, held: str, now: datetime) -> dict[str, Any]:
+    """Return a finding in words, with why it made no ticket."""
+    words = explain(finding, language, now=now)
+    if held:
+        words["facts"].append(("ticket" if language == "en" else "工单", wording.say(wording.HELD, held, language)))
+    return words
 
 
 def _scope(principal: Principal) -> dict[str, int | None]:

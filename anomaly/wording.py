@@ -87,6 +87,11 @@ CHECKS: Mapping[str, Words] = {
     "configuration": Words("check the sensor's configuration", "检查传感器配置"),
     "top_contributions": Words("start with the sensors listed first", "从排在最前的传感器查起"),
 }
+HELD: Mapping[str, Words] = {
+    "": Words("told", "已通知"),
+    "inhibited": Words("held back: a person keeps this machine from making tickets", "已抑制：有人设置了该设备暂不生成工单"),
+    "watch": Words("watched only: this rule was wrong too often to make tickets", "仅观察：该规则误报过多，不生成工单"),
+}
 ZONES: Mapping[str, Words] = {
     "A": Words("as new", "新机水平"),
     "B": Words("fit for long-term running", "可长期运行"),

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import getpass
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -107,7 +108,8 @@ async def _list(args: argparse.Namespace, settings: Settings) -> None:
             row["version"], _time(row["trained_from"]), _time(row["trained_until"]), str(metrics["tier"]),
             f"{metrics['learned_hours']:.1f}", str(row["findings"]), row["sha256"][:12], str(row["bytes"]),
         )  # fmt: skip
-    Console(soft_wrap=True).print(table if found else f"Nothing is learned of {args.subject} yet.")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table if found else f"Nothing is learned of {args.subject} yet.")
 
 
 async def _show(args: argparse.Namespace, settings: Settings) -> None:
@@ -218,7 +220,7 @@ async def _compare(args: argparse.Namespace, settings: Settings) -> None:
     _need(args, "subject")
     async with _Place(settings) as place, place.begin() as conn:
         config = await find_config(conn, name=args.subject)
-        since = datetime.fromisoformat(args.since) if args.since else config.created_at
+        since = _instant(args.since) if args.since else config.created_at
         found = await compare_shadow(conn, tenant_id=place.tenant_id, config=config, since=since)
     if args.json:
         print(json.dumps(found, default=str, ensure_ascii=False, indent=1))
@@ -255,6 +257,19 @@ async def _roll_back_config(args: argparse.Namespace, settings: Settings) -> Non
         target = before["config_id"] if before else None
         await promote(conn, config_id=target, reason=args.reason, by=place.by, now=clock.now())
     print(f"{before['name'] if before and before['name'] else 'The shipped configuration'} is in force again.")
+
+
+class BadTime(FettleError):
+    """--since {given}: write an instant as ISO 8601, such as 2026-03-01 or 2026-03-01T06:00Z."""
+
+
+def _instant(given: str) -> datetime:
+    from anomaly.api import parse_instant_us, to_instant
+
+    try:
+        return to_instant(parse_instant_us(given))
+    except ValueError as error:
+        raise BadTime(given=given) from error
 
 
 def _time(at: datetime | None) -> str:
