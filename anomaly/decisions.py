@@ -7,7 +7,7 @@ An order is done with the state that it led to, or not at all: after a crash it 
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from anomaly import outcomes, registry, steering, versions
@@ -24,6 +24,7 @@ from fettle.db import AsyncConn, Pool, load_queries, set_tenant, transaction
 
 log = logs.get("detect")
 _SIMILAR = 5
+_REMEMBER = timedelta(hours=1)
 
 
 class Decisions:
@@ -35,6 +36,7 @@ class Decisions:
         self._is_shadow = is_shadow
         self._fleet = Fleet([], [], {})
         self._past: dict[int, list[dict[str, Any]]] = {}
+        self._remembered: dict[int, tuple[int, datetime]] = {}
         self._done: list[tuple[int, Order, str]] = []
         self._learned: list[ModelVersion] = []
         self.rules: dict[int, Rules] = {}
@@ -105,13 +107,22 @@ class Decisions:
                 lifts += [
                     outcomes.as_lift(row) for row in await outcomes.list_lifts(conn, tenant_id=tenant_id, now=now)
                 ]
-                records = await outcomes.list_rules(conn, tenant_id=tenant_id, now=now)
-                self.rules[tenant_id] = {(r.fault_family, r.detector, r.machine_class): r for r in records}
-                self._past[tenant_id] = await outcomes.list_past(conn, tenant_id=tenant_id, now=now)
+                await self._remember(conn, tenant_id, now)
         events = steering.set_lifts(engine, lifts)
         for tenant_id, order, found in orders:
             events.extend(self._carry_out(engine, tenant_id, order, found))
         return events
+
+    async def _remember(self, conn: AsyncConn, tenant_id: int, now: datetime) -> None:
+        """Read what became of findings, if anything was said since the last time, or an hour has passed."""
+        newest = await outcomes.newest(conn, tenant_id=tenant_id)
+        known = self._remembered.get(tenant_id)
+        if known is not None and known[0] == newest and now - known[1] < _REMEMBER:
+            return
+        records = await outcomes.list_rules(conn, tenant_id=tenant_id, now=now)
+        self.rules[tenant_id] = {(r.fault_family, r.detector, r.machine_class): r for r in records}
+        self._past[tenant_id] = await outcomes.list_past(conn, tenant_id=tenant_id, now=now)
+        self._remembered[tenant_id] = (newest, now)
 
     async def _learn(self, conn: AsyncConn, engine: Engine, tenant_id: int, mine: set[int], now: datetime) -> None:
         if self._closings is not None:

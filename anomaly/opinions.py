@@ -89,7 +89,7 @@ def _complete(baseline: Floats, window: Floats, first: int) -> tuple[Floats, Flo
     """Leave out channels that are mostly missing, then rows that are not complete."""
     known = np.isfinite(baseline).mean(axis=0) >= 0.5
     known &= np.isfinite(window).any(axis=0) if len(window) else known
-    first = int(known[:first].sum()) if known[first] else 0
+    first = int(known[:first].sum()) if first < len(known) and known[first] else 0
     baseline, window = baseline[:, known], window[:, known]
     baseline, window = (rows[np.isfinite(rows).all(axis=1)] for rows in (baseline, window))
     for rows, what, needed in ((baseline, "baseline", LEAST_BASELINE), (window, "window", LEAST_WINDOW)):

@@ -124,6 +124,12 @@ async def list_rules(conn: AsyncConn, *, tenant_id: int, now: datetime) -> list[
         return await cursor.fetchall()
 
 
+async def newest(conn: AsyncConn, *, tenant_id: int) -> int:
+    """Return the number of the newest outcome, 0 where there is none."""
+    row = await (await conn.execute(load_queries("anomaly").find_newest_outcome, {"tenant_id": tenant_id})).fetchone()
+    return int(row[0]) if row else 0
+
+
 async def list_past(conn: AsyncConn, *, tenant_id: int, now: datetime) -> list[dict[str, Any]]:
     """Return what became of earlier findings, newest first."""
     async with conn.cursor(row_factory=dict_row) as cursor:

@@ -539,3 +539,9 @@ SELECT f.held, f.held_by, f.announced_change <> '' AS is_announced, m.class
 FROM finding AS f
 JOIN machine AS m ON m.tenant_id = f.tenant_id AND m.id = f.machine_id
 WHERE f.tenant_id = %(tenant_id)s AND f.id = %(id)s
+
+-- name: find_newest_outcome
+-- Whether anything was said of findings since the last time.
+SELECT coalesce(max(id), 0)
+FROM finding_outcome
+WHERE tenant_id = %(tenant_id)s

@@ -109,6 +109,50 @@ def test_a_fault_after_a_reset_is_found(plant):
     )
 
 
+def hurt(machine, fault):
+    """Let a machine of 34 days have one fault from day 20 on."""
+    first = machine.day(20)
+    days = np.arange(machine.values.shape[1] - first) * machine.period_s / 86400
+    temperature, vibration, current = (row[first:] for row in machine.values)
+    match fault:
+        case "bearing":
+            vibration *= 1 + 0.05 * (np.exp(np.minimum(0.35 * days, 5)) - 1)
+        case "imbalance":
+            vibration *= 3.0
+        case "cooling":
+            temperature += 1.2 * days * (current > 1)
+        case "overload":
+            current *= 1 + 0.03 * np.minimum(days, 10)
+        case "stuck":
+            temperature[:] = temperature[0]
+        case "drift":
+            temperature += 1.5 * days
+
+
+@pytest.fixture(scope="module")
+def stopped(plant):
+    """The lifts after five rejections of a vibration step of 60 %, which silence the same step."""
+    rejected = plant.machine(days=19, period_s=3600, seed=3)
+    rejected.values[1, rejected.day(16) : rejected.day(17.5)] *= 1.6
+    plain, engine = plant.engine_for(1), plant.engine_for(1)
+    assert len(plant.raised(plant.feed(plain, [rejected]), "machine")) == 1
+    factor = 1.25 * peaks(plain, VIBRATION, "residual")
+    lifts = [Lift(VIBRATION, feature, factor, is_stopped=True) for feature in ("residual", "change")]
+    set_lifts(engine, lifts)
+    assert plant.raised(plant.feed(engine, [rejected]), "machine") == []
+    return lifts
+
+
+@pytest.mark.parametrize("fault", ["bearing", "imbalance", "cooling", "overload", "stuck", "drift"])
+def test_a_pattern_that_was_stopped_hides_no_fault_of_its_machine(plant, stopped, fault):
+    machine = plant.machine(days=34, period_s=3600, seed=3)
+    hurt(machine, fault)
+    engine = plant.engine_for(1)
+    set_lifts(engine, stopped)
+    found = plant.raised(plant.feed(engine, [machine]))
+    assert [f for f in found if plant.days(f.raised_us) >= 20]
+
+
 def test_a_reset_of_an_unknown_machine_changes_nothing(plant):
     engine = plant.engine_for(1)
     before = engine.dump()
