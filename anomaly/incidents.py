@@ -279,6 +279,8 @@ class Incidents:
         known = self._open.get((int(context.machine_id), FindingKind.MACHINE))
         if known is None or known.finding.cleared_us is not None or not signs:
             return []
+        if max((s.score for s in signs if s.is_active), default=0.0) < 1.0:
+            return []  # on its way to clear: what it looked like while it lasted stays
         before = known.finding
         ranked = rank(signs, context.tie_us)
         severity = max(_severity(ranked, context), before.severity, key=_RANK.__getitem__)

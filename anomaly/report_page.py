@@ -347,7 +347,9 @@ def _detail(done: Backtest, run: Run, ticket: Ticket, judgement: Judgement | Non
         gap_us=4 * traces.step_us,
     )
     svg = to_svg(plot, title=f"{ticket.machine}: {f.fault_family.value}", width=620, panel_height=84, standalone=False)
-    ranked = f.evidence.get("contributions", [])[:3]
+    listed = f.evidence.get("contributions", [])[:3]
+    least = 0.02 * sum(max(c.get("contribution") or 0.0, 0.0) for c in listed)
+    ranked = [c for place, c in enumerate(listed) if place == 0 or (c.get("contribution") or 0.0) >= least]
     shares = "".join(
         f"<li><b>{html.escape(str(c.get('sensor', '')))}</b> {_say(wording.FEATURES, c.get('feature', ''))}: {_measured(c)}</li>"
         for c in ranked

@@ -89,7 +89,9 @@ CHECKS: Mapping[str, Words] = {
 }
 HELD: Mapping[str, Words] = {
     "": Words("told", "已通知"),
-    "inhibited": Words("held back: a person keeps this machine from making tickets", "已抑制：有人设置了该设备暂不生成工单"),
+    "inhibited": Words(
+        "held back: a person keeps this machine from making tickets", "已抑制：有人设置了该设备暂不生成工单"
+    ),
     "watch": Words("watched only: this rule was wrong too often to make tickets", "仅观察：该规则误报过多，不生成工单"),
 }
 ZONES: Mapping[str, Words] = {
@@ -109,6 +111,7 @@ RACES: Mapping[str, Words] = {
 OPINIONS: Mapping[str, Words] = {
     "isolation_forest": Words("isolation forest", "孤立森林"),
     "pca": Words("principal components", "主成分分析"),
+    "gradient_boosting": Words("gradient boosting", "梯度提升"),
 }
 
 
@@ -244,21 +247,23 @@ def waveform(found: Any, language: Language) -> str:
     return text
 
 
-def opinions(found: Any, language: Language) -> list[str]:
-    """Say what each second opinion thinks of a finding, a line each."""
-    said = []
-    for one in found or []:
-        if not isinstance(one, Mapping):
-            continue
-        name = say(OPINIONS, one.get("model", ""), language)
-        percentile = f"{float(one.get('percentile') or 0.0):.1f}"
-        if language == "zh":
-            said.append(f"{name}：{'一致' if one.get('agrees') else '不一致'}（位于基线的第 {percentile} 百分位）")
-        else:
-            said.append(
-                f"{name} {'agrees' if one.get('agrees') else 'does not agree'} (percentile {percentile} of its baseline)"
-            )
-    return said
+def opinions(found: Any, language: Language) -> str:
+    """Say how many second opinions agree with a finding, and how far out each sees it; empty where none was asked for.
+
+    >>> opinions([{"model": "pca", "agrees": True, "percentile": 100.0}], "en")
+    '1 of 1 agrees: principal components 100.0 (percentile of healthy readings; it agrees from 99 on)'
+    """
+    asked = [one for one in found or [] if isinstance(one, Mapping)]
+    if not asked:
+        return ""
+    count = sum(bool(one.get("agrees")) for one in asked)
+    each = [
+        f"{say(OPINIONS, one.get('model', ''), language)} {float(one.get('percentile') or 0.0):.1f}" for one in asked
+    ]
+    if language == "zh":
+        return f"{len(asked)} 个模型中 {count} 个一致：{'，'.join(each)}（健康读数的百分位，99 以上为一致）"
+    verb = "agrees" if count == 1 else "agree"
+    return f"{count} of {len(asked)} {verb}: {', '.join(each)} (percentile of healthy readings; it agrees from 99 on)"
 
 
 def incident(note: Any, language: Language) -> str:
@@ -283,7 +288,7 @@ def beside(evidence: Mapping[str, Any], language: Language) -> list[tuple[str, s
         (Words("time to limit", "距限值时间"), time_to_limit(evidence.get("time_to_limit"), language) or none),
         (Words("measured precision", "实测精度"), precision(evidence.get("precision"), language)),
         (Words("waveform", "波形"), waveform(evidence.get("waveform"), language)),
-        (Words("second opinion", "第二意见"), ("；" if language == "zh" else "; ").join(opinions(evidence.get("second_opinions"), language))),
+        (Words("second opinion", "第二意见"), opinions(evidence.get("second_opinions"), language)),
         (Words("incident", "事件"), incident(evidence.get("incident"), language)),
     ]  # fmt: skip
     similar = evidence.get("similar") or []
