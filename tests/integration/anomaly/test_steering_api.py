@@ -93,7 +93,9 @@ async def test_a_shelved_machine_makes_no_ticket_until_it_is_over(shop):
     await loop.step()
     found = (await web.client.get(f"/api/v1/findings/{number}", headers=boss)).json()
     assert (found["held"], found["held_by"], found["is_announced"]) == ("inhibited", made.json()["id"], False)
-    words = (await web.client.get(f"/api/v1/findings/{number}?language=zh", headers=boss)).json()["explanation"]["facts"]
+    words = (await web.client.get(f"/api/v1/findings/{number}?language=zh", headers=boss)).json()["explanation"][
+        "facts"
+    ]
     assert words[-1] == ["工单", "已抑制：有人设置了该设备暂不生成工单"]
     listed = (await web.client.get("/api/v1/findings?held=inhibited&open=true", headers=boss)).json()["findings"]
     assert [row["id"] for row in listed] == [number]
