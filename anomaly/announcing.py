@@ -29,6 +29,8 @@ def judge(
     finding = row.finding
     if row.announced and row.change is Change.CLEARED:
         return "", None, False  # whoever knows of it is told that it is over
+    if _stands_for_others(finding):
+        return "", None, False  # nobody keeps the others from making their one ticket
     if is_watched and not row.announced:
         return WATCH, None, True
     mine = [i for i in held_under if i.machine_id == int(finding.machine_id)]
@@ -43,6 +45,14 @@ def judge(
             return INHIBITED, by, True
     by = inhibitions.holder(mine, **scope, at=now)  # type: ignore[arg-type]
     return ("", None, False) if by is None else (INHIBITED, by, False)
+
+
+def _stands_for_others(finding: Finding) -> bool:
+    """Say whether a finding heads an incident of several machines, whose findings make no tickets of their own."""
+    incident = finding.evidence.get("incident")
+    if not isinstance(incident, Mapping) or incident.get("role") != "headline":
+        return False
+    return int(incident.get("machine_count") or 0) > 1
 
 
 async def take_due(
