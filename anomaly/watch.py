@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
+import psycopg
+import psycopg_pool
 
 from anomaly import announcing, handover, registry, store
 from anomaly.config import EngineConfig
@@ -175,7 +177,13 @@ class Watch:
             self.engine.set_aside(self.counts.quarantined)
             self._decisions.watch(self.engine, self._mine())
             self._decisions.rename(self.engine)
-        self._events.extend(await self._decisions.heed(self.engine, now=to_instant(self._now_us())))
+        try:
+            self._events.extend(await self._decisions.heed(self.engine, now=to_instant(self._now_us())))
+        except (psycopg.OperationalError, psycopg_pool.PoolTimeout):
+            raise
+        except Exception:  # a decision that cannot be heeded must not stop the detection of faults
+            self.counts.failures += 1
+            log.exception("detect.decisions_failed")
 
     def hurry(self) -> None:
         """Heed decisions with the next step: somebody has just made one."""

@@ -231,3 +231,20 @@ async def test_old_outcomes_change_nothing_now(plain_plant_of):
         assert await lifts(pool, plant) == []
         assert plant.query("SELECT count(*) FROM detector_order") == [(0,)]
         assert plant.query("SELECT count(*) FROM finding_outcome WHERE learned_at IS NULL") == [(0,)]
+
+
+async def test_a_decision_that_cannot_be_heeded_stops_no_detection(plain_plant_of, monkeypatch):
+    from anomaly import outcomes
+
+    async def broken(*_, **__):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(outcomes, "learn", broken)
+    plant = plain_plant_of()
+    recorder = plant.recorder()
+    async with plant.pool() as pool:
+        loop = await learned(plant, pool, recorder)
+        plant.store(plant.hours(LEARNED, LEARNED + 4, levels={0: 2.0}))
+        await plant.drain(loop)
+        assert recorder.raised() == ["P-1"]
+        assert loop.counts.failures > 0

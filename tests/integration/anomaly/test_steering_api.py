@@ -329,3 +329,38 @@ async def test_a_supervisor_resets_a_baseline(shop):
         ("ordered", "acme.supervisor"),
     ]
     assert (await web.client.get("/api/v1/machines/P-101/models", headers=boss)).json() == []
+
+
+async def test_a_repair_that_the_customer_accepted_starts_a_new_baseline(shop):
+    acme, web = shop
+    await acme.hire("joe")
+    joe, boss, rep = [await web.log_in(f"acme.{name}") for name in ("joe", "supervisor", "customer_rep")]
+    number = await acme.raise_finding(1)
+    loop = await loop_of(acme, web)
+    await loop.step()
+    (ticket,) = (await web.client.get("/api/v1/tickets", headers=boss)).json()["tickets"]
+    async with acme.api() as conn:
+        await conn.execute(
+            """INSERT INTO certificate (tenant_id, engineer_id, code, level, valid_during)
+               SELECT tenant_id, %s, certificate_code, level, '[2020-01-01,)' FROM ticket_requirement WHERE ticket_id = %s""",
+            (acme.ids["joe"], ticket["id"]),
+        )
+    offered = await web.client.post(
+        f"/api/v1/tickets/{ticket['id']}/offers", json={"engineer_id": acme.ids["joe"]}, headers=boss
+    )
+    job = f"/api/v1/assignments/{offered.json()['assignment_id']}"
+    done = {"result": "bearing changed", "hours": 2, "parts": [{"number": "6205", "quantity": 1}]}
+    for path, body, who in (
+        (f"{job}/acceptance", {}, joe),
+        (f"{job}/check-in", {}, joe),
+        (f"{job}/result", done, joe),
+        (f"/api/v1/tickets/{ticket['id']}/acceptance", {"satisfaction": 5}, rep),
+    ):
+        answer = await web.client.post(path, json=body, headers=who)
+        assert answer.status_code == 200, (path, answer.text)
+    await loop.step()
+    async with acme.worker() as conn:
+        rows = await (await conn.execute("SELECT finding_id, outcome, action FROM finding_outcome")).fetchall()
+        orders = await (await conn.execute("SELECT kind, reason, done_at IS NOT NULL FROM detector_order")).fetchall()
+    assert rows == [(number, "confirmed", "replaced")]
+    assert orders == [("reset", f"replaced: bearing, {ticket['number']}", True)]
