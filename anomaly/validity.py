@@ -65,7 +65,10 @@ class Validity:
         wrong = missing | ~((x >= s.low[sel]) & (x <= s.high[sel]))
         learning = s.is_learning[sel]
         if self._busy[Rule.UNIT] or wrong.any():
-            self._rescaled(rows, ts, x, last, wrong & ~missing & live & (seen >= config.grown_samples))
+            k = np.flatnonzero(wrong | np.isinf(s.offset[sel]))
+            out = wrong & ~missing & live & (seen >= config.grown_samples)
+            if len(k):
+                self._rescaled(rows[k], ts[k], x[k], last[k], out[k])
 
         # identical neighbours: a standing machine may be constant, which makes its sensors neither more nor less suspect
         is_same = x == last
