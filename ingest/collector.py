@@ -25,7 +25,7 @@ from ingest.intake import Intake
 from ingest.options import CollectorOptions
 from ingest.packets import Connect, ConnectRefused, Version, Will, WrongVersion
 from ingest.preflight import DROPPED
-from ingest.session import BadCertificate, Link, NotTrusted, TakenOver, connect
+from ingest.session import BadCertificate, Link, NotTrusted, TakenOver, connect, connect_any
 from ingest.store import Outcome
 from ingest.topics import Table
 from ingest.writer import Writer
@@ -81,6 +81,7 @@ class Collector:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
+        self._knows_v5 = False  # the broker does
         self._session_was_lost = False
         self._under_way: deque[Batch] = deque()  # handed to the writer, oldest first; at most two
         self._linger: asyncio.TimerHandle | None = None
@@ -194,19 +195,15 @@ class Collector:
             await asyncio.sleep(min(0.1 * 2 ** min(attempt, 10), 10.0))
 
     async def _connect(self) -> Link:
-        options = self.options
+        """Connect; the version that a broker has once spoken is kept to."""
+        options, ask = self.options, self._ask()
         if options.version != "auto":
-            link = await self._open(Version(options.version))
+            link = await connect(options.address, ask, version=Version(options.version), on_frames=self._take)
         else:
-            try:
-                link = await self._open(Version.V5)
-            except WrongVersion as error:
-                link = await self._open(Version.V3)
-                log.warning("broker.speaks_only_3_1_1", why=str(error), remedy="Mosquitto gives such a client 20 unacknowledged messages at a time; amqtt drops messages. Use a broker of MQTT 5 for anything but a demonstration.")  # fmt: skip
-        return link
-
-    async def _open(self, version: Version) -> Link:
-        link = await connect(self.options.address, self._ask(), version=version, on_frames=self._take)
+            link = await connect_any(options.address, ask, on_frames=self._take, knows_v5=self._knows_v5)
+            if link.version is Version.V3:
+                log.warning("broker.speaks_only_3_1_1", where=options.address.where, remedy="Mosquitto gives such a client 20 unacknowledged messages at a time; amqtt drops messages. Use a broker of MQTT 5 for anything but a demonstration.")  # fmt: skip
+        self._knows_v5 = link.version is Version.V5
         self._link = link
         self._note_session(link)
         return link

@@ -10,8 +10,8 @@ from typing import Literal
 
 from fettle.errors import FettleError
 from ingest.frames import Frames, acknowledge
-from ingest.packets import NEVER_EXPIRES, Connect, Connected, Version, WrongVersion
-from ingest.session import Address, Link, connect
+from ingest.packets import NEVER_EXPIRES, Connect, Connected, Version
+from ingest.session import Address, Link, connect, connect_any
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
 VERSION = "$SYS/broker/version"
@@ -127,10 +127,7 @@ async def _connect(address: Address, ask: Connect, version: str, take: object) -
     assert callable(take)
     if version != "auto":
         return await connect(address, ask, version=Version(version), on_frames=take)
-    try:
-        return await connect(address, ask, version=Version.V5, on_frames=take)
-    except WrongVersion:
-        return await connect(address, ask, version=Version.V3, on_frames=take)
+    return await connect_any(address, ask, on_frames=take)
 
 
 async def _forget_session(address: Address, ask: Connect, version: Version) -> None:

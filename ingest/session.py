@@ -13,7 +13,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fettle import logs
@@ -29,12 +29,17 @@ log = logs.get("ingest")
 _FIRST_BUFFER = 256 * 1024
 _ANSWER_S = 10.0
 _CONNACK_S = 3.0
+_BUSY_CONNACK_S = 20.0  # from a broker that is known to speak our version
 _GOODBYE_S = 0.8  # for the broker to close the connection after our DISCONNECT
 _SESSION_TAKEN_OVER = 0x8E
 
 
 class NoBroker(FettleError):
     """The broker at {where} does not answer ({why}). Check FETTLE_BROKER_HOST and FETTLE_BROKER_PORT."""
+
+
+class Silent(NoBroker):
+    """The broker at {where} took the connection and does not answer CONNECT. It may be busy, or not speak this version of MQTT."""
 
 
 class NotTrusted(FettleError):
@@ -272,8 +277,8 @@ class Link(asyncio.BufferedProtocol):
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    async def connected(self) -> Connected:
-        granted = await asyncio.wait_for(self._connected, _CONNACK_S)
+    async def connected(self, patience_s: float) -> Connected:
+        granted = await asyncio.wait_for(self._connected, patience_s)
         self._pinger = asyncio.get_running_loop().create_task(self._ping(), name="mqtt-ping")
         return granted
 
@@ -340,13 +345,46 @@ class Link(asyncio.BufferedProtocol):
                 return
 
 
+async def connect_any(
+    address: Address, ask: Connect, *, on_frames: Callable[[Link, Frames, int], None], knows_v5: bool = False
+) -> Link:
+    """Connect with MQTT 5, or with 3.1.1 to a broker that speaks nothing else.
+
+    Some brokers of 3.1.1 say nothing to MQTT 5, and so does a busy one for a while: only a broker that is silent twice, and
+    answers 3.1.1 in between, is taken for the former. One that has spoken MQTT 5 before (`knows_v5`) is waited for.
+
+    Raises:
+        FettleError: as `connect`.
+    """
+    for has_asked in (False, True):
+        try:
+            patience_s = _BUSY_CONNACK_S if knows_v5 else _CONNACK_S
+            return await connect(address, ask, version=Version.V5, on_frames=on_frames, patience_s=patience_s)
+        except WrongVersion:
+            break
+        except Silent:
+            if knows_v5:
+                raise
+            if not has_asked:
+                probe = replace(ask, client_id=f"{ask.client_id}-probe", is_clean=True, will=None)
+                link = await connect(address, probe, version=Version.V3, on_frames=lambda *_: None)
+                await link.close()
+    return await connect(address, ask, version=Version.V3, on_frames=on_frames)
+
+
 async def connect(
-    address: Address, ask: Connect, *, version: Version, on_frames: Callable[[Link, Frames, int], None]
+    address: Address,
+    ask: Connect,
+    *,
+    version: Version,
+    on_frames: Callable[[Link, Frames, int], None],
+    patience_s: float = _BUSY_CONNACK_S,
 ) -> Link:
     """Connect to the broker and return the link once the broker has agreed.
 
     Raises:
         NoBroker: nobody answers there.
+        Silent: somebody took the connection, and does not answer in time.
         NotTrusted: the broker's certificate is not in order.
         ConnectRefused: the broker says no.
         WrongVersion: the broker does not speak this version.
@@ -364,16 +402,14 @@ async def connect(
     except (OSError, TimeoutError) as error:
         raise NoBroker(where=address.where, why=str(error) or "no answer") from error
     try:
-        await link.connected()
+        await link.connected(patience_s)
     except ConnectionEnded as error:
         if version is Version.V5:  # some brokers of 3.1.1 close without a word
             raise WrongVersion(version=version.value, why=f"it ended the connection: {error.data['why']}") from error
         raise NoBroker(where=address.where, why=error.data["why"]) from error
     except TimeoutError as error:
         link.abort()
-        if version is Version.V5:  # and some say nothing at all
-            raise WrongVersion(version=version.value, why="it does not answer CONNECT") from error
-        raise NoBroker(where=address.where, why="it does not answer CONNECT") from error
+        raise Silent(where=address.where) from error
     except FettleError:
         link.abort()
         raise
