@@ -87,6 +87,8 @@ def second_opinions(baseline: Floats, window: Floats, *, first: int = 0, seed: i
 
 def _complete(baseline: Floats, window: Floats, first: int) -> tuple[Floats, Floats, int]:
     """Leave out channels that are mostly missing, then rows that are not complete."""
+    if not len(baseline):
+        raise TooFewRows(what="the baseline", rows=0, needed=LEAST_BASELINE)
     known = np.isfinite(baseline).mean(axis=0) >= 0.5
     known &= np.isfinite(window).any(axis=0) if len(window) else known
     first = int(known[:first].sum()) if first < len(known) and known[first] else 0
