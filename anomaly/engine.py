@@ -33,6 +33,7 @@ from fettle.model import FindingKind, Flag, MachineId, Quality, SensorId, Signal
 from fettle.wire import READING_DTYPE, ReadingArray
 
 STATE_VERSION = 1
+MACHINES_A_TURN = 256
 _SUMS = (
     ("count", "next_count", 0),
     ("total", "next_total", 0.0),
@@ -60,6 +61,9 @@ class Engine:
     def __init__(self, config: EngineConfig | None = None, *, limits: Limits | None = None) -> None:
         self.config = config or EngineConfig()
         self.limits = limits or shipped_limits()
+        share = self.limits.phase_unbalance
+        if share is not None and share[0] != self.config.phase_unbalance:  # the table of limits is what a plant edits
+            self.config = replace(self.config, phase_unbalance=share[0])
         self.machines = Machines()
         self.sensors = Sensors()
         self.channels = Channels()
@@ -193,7 +197,9 @@ class Engine:
     def _index(self) -> None:
         self.sensors_of = Groups(self.sensors.machine, self.machines.n)
         self.channels_of = Groups(self.channels.machine, self.machines.n)
-        self._turn = _turn_of(self.machines.machine_id)
+        # as few turns as keep a tick short: closing one machine costs almost as much as closing hundreds together
+        turns = 1 << max(0, (self.machines.n - 1) // MACHINES_A_TURN).bit_length()
+        self._turn = np.floor(_turn_of(self.machines.machine_id) * turns) / turns
         self.channel_count = np.bincount(self.channels.machine, minlength=self.machines.n)
         ids = self.sensors.sensor_id
         aside = np.isin(self.machines.machine_id[self.sensors.machine], list(self._set_aside))
