@@ -124,6 +124,13 @@ def test_rates_and_unbalance_are_data_with_a_source():
     assert "NEMA" in source
 
 
+def test_a_plants_own_unbalance_is_what_its_engine_goes_by():
+    body = limits.shipped_limits().body
+    mine = limits.Limits({**body, "limits": {**body["limits"], "unbalance": {"of_mean": 0.05, "source": "ours"}}})
+    assert Engine(limits=mine).config.phase_unbalance == 0.05
+    assert Engine(limits=mine).config.digest() != Engine().config.digest()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [("per_minute = 5.0", "per_minute = 0", "rate of"), ("of_mean = 0.10", "of_mean = 10", "limits.unbalance")],
