@@ -20,14 +20,25 @@ from anomaly.engine import STATE_VERSION, Engine
 from fettle.errors import FettleError
 
 LEARNED_OF_MACHINE = (
-    "load_scale", "load_low", "load_high", "lag_low", "lag_high", "load_floor", "knows_off", "tier", "version",
+    "load_scale", "load_low", "load_high", "lag_low", "lag_high", "load_floor", "knows_off", "is_sure", "tier", "version",
     "learned_steps", "learned_us", "next_fit", "trained_from", "trained_until",
 )  # fmt: skip
 LEARNED_OF_SENSOR = (
     "stuck_at", "rest_below", "same", "pairs", "longest_run", "rough", "largest_step", "usual_spikes", "usual_noise",
     "usual_noise_spread", "usual_noise_steps",
 )  # fmt: skip
-LEARNED_OF_CHANNEL = ("is_log", "is_fitted", "coefficients", "sigma", "noise", "edge", "shift", "fitted_us")
+LEARNED_OF_CHANNEL = (
+    "is_log",
+    "is_fitted",
+    "coefficients",
+    "sigma",
+    "noise",
+    "least",
+    "most",
+    "edge",
+    "shift",
+    "fitted_us",
+)
 
 
 class ForeignModel(FettleError):

@@ -8,7 +8,8 @@ in 200 gets an imbalance, so that tickets are raised while the clock runs.
 
     kernel       the part of it that is spent on each sample alone: believable, stuck, spike, limit, sums of the step
     end to end   `Engine.fold` of batches: sort, kernel, steps, residuals, scores, alarms, findings
-    tick         one `Engine.fold` of one sample of each sensor, wall time; every tenth one closes the machines' steps
+    tick         one `Engine.fold` of one sample of each sensor, wall time; four of ten close steps, of a quarter of the
+                 machines each
 
 The baseline is River's HalfSpaceTrees (10 trees of height 8), one value counted for each feature, at its better width.
 """
