@@ -7,6 +7,9 @@ pace of wall time. Every few batches the temperature of another machine passes i
 finding with the third. The latency of a finding is the time of its row in the history of its ticket (written with the
 ticket, by the clock of the process) less `committed_at` of the batch that held its last reading (the server's clock, same host).
 
+Only findings that the limit leads are timed: others wait for the end of a step of event time by design. Event time is compressed,
+so all machines fit their first models within seconds of each other: with many machines that is the tail of the figure.
+
     commit ─▶ NOTIFY ─▶ fold ─▶ transaction of finding and state ─▶ ticket        all of it is in the figure
 
 Baseline: what polling once every two seconds without being woken would take at least, on average and at the 99th percentile.
@@ -171,7 +174,7 @@ def run(argv: list[str]) -> dict[str, object]:
     console.print(
         f"{args.machines} machines, {3 * args.machines} readings a batch, {1 / args.pace:g} batches/s, {len(script)} batches"
     )
-    console.print(f"findings raised {len(found) + without} of {expected} faults; without a ticket {without}")
+    console.print(f"{expected} faults; findings that a limit leads {len(found) + without}, without a ticket {without}")
     console.print(f"commit to ticket: median {p50:.3f} s, p99 {p99:.3f} s, most {most:.3f} s; goal p99 <= 2 s")
     console.print("a poll every 2 s alone: median 1.000 s, p99 1.980 s, before any work")
     return {
