@@ -81,7 +81,7 @@ class EngineConfig:
     idle_vibration_share: float = 0.3  # of the usual level, where no load is measured
     excess_unit: float = 0.02  # overload counts in 2 % of the limit of the baseline
     drift_days: float = 1.0  # over which a temperature's deviation is compared with the heat of the load
-    drift_share: float = 0.6  # that is there without any heat: the sensor's doing; lost cooling leaves none
+    drift_share: float = 0.8  # that is there without any heat: the sensor's doing
     drift_range: float = 0.35  # if the heat itself varied by at least so much of its mean
     drift_calm: float = 1.0  # and the deviation scatters less than so much of the heat's scatter
     phase_unbalance: float = 0.10  # of the phases' median: investigate (NEMA MG 1)
