@@ -25,6 +25,7 @@ from fettle.db import AsyncConn, Pool, load_queries, set_tenant, transaction
 log = logs.get("detect")
 _SIMILAR = 5
 _REMEMBER = timedelta(hours=1)
+_OVERLAP = timedelta(hours=1)  # a ticket that was being closed when we last looked
 
 
 class Decisions:
@@ -36,6 +37,7 @@ class Decisions:
         self._is_shadow = is_shadow
         self._fleet = Fleet([], [], {})
         self._past: dict[int, list[dict[str, Any]]] = {}
+        self._heard: dict[int, datetime] = {}
         self._remembered: dict[int, tuple[int, datetime]] = {}
         self._done: list[tuple[int, Order, str]] = []
         self._learned: list[ModelVersion] = []
@@ -108,6 +110,7 @@ class Decisions:
                     outcomes.as_lift(row) for row in await outcomes.list_lifts(conn, tenant_id=tenant_id, now=now)
                 ]
                 await self._remember(conn, tenant_id, now)
+            self._heard[tenant_id] = now - _OVERLAP  # only once it is committed
         events = steering.set_lifts(engine, lifts)
         for tenant_id, order, found in orders:
             events.extend(self._carry_out(engine, tenant_id, order, found))
@@ -126,7 +129,8 @@ class Decisions:
 
     async def _learn(self, conn: AsyncConn, engine: Engine, tenant_id: int, mine: set[int], now: datetime) -> None:
         if self._closings is not None:
-            await outcomes.hear_closings(conn, await self._closings(conn), tenant_id=tenant_id)
+            closings = await self._closings(conn, self._heard.get(tenant_id))
+            await outcomes.hear_closings(conn, closings, tenant_id=tenant_id)
         await outcomes.learn(
             conn,
             tenant_id=tenant_id,

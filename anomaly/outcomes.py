@@ -39,8 +39,8 @@ class Closing:
     is_assumed: bool
 
 
-Closings = Callable[[AsyncConn], Awaitable[Sequence[Closing]]]
-"""Returns, for the tenant of a transaction, what closed tickets say and detection has not heard yet."""
+Closings = Callable[[AsyncConn, datetime | None], Awaitable[Sequence[Closing]]]
+"""Returns, for the tenant of a transaction, what tickets closed since an instant say and detection has not heard yet."""
 
 
 async def record_outcome(

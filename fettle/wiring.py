@@ -88,8 +88,8 @@ _ASSUMED = {  # what the closing of a ticket says of its finding where nobody sa
 }
 
 
-async def list_closings(conn: AsyncConn) -> list[Closing]:
-    """Return what closed potential-fault tickets of the transaction's tenant say of their findings, and nobody noted yet.
+async def list_closings(conn: AsyncConn, since: datetime | None) -> list[Closing]:
+    """Return what potential-fault tickets closed since an instant say of their findings, and nobody noted yet.
 
     What was handed in as the result counts as a repair, with parts as a replacement.
     """
@@ -116,13 +116,14 @@ async def list_closings(conn: AsyncConn) -> list[Closing]:
             FROM work_report
             WHERE tenant_id = t.tenant_id AND ticket_id = t.id
         ) AS w ON true
-        WHERE t.type = 'potential_fault' AND t.state = 'closed'
+        WHERE t.type = 'potential_fault' AND t.state = 'closed' AND t.closed_at >= coalesce(%(since)s, '-infinity'::timestamptz)
             AND NOT EXISTS (
                 SELECT FROM finding_outcome AS o
                 WHERE o.tenant_id = t.tenant_id AND o.ticket = t.number AND o.finding_id = e.finding_id
             )
         ORDER BY t.closed_at, t.id
-        """
+        """,
+        {"since": since},
     )
     return [_closing(*row) for row in await cursor.fetchall()]
 
