@@ -19,6 +19,7 @@ from fettle.errors import FettleError
 from fettle.words import Language
 
 _POINTS = 600
+_LIMITS = {"limit", "change", "rate", "siblings", "zone"}
 _DAY_US = 86_400_000_000
 
 
@@ -128,10 +129,17 @@ def contributions(finding: Finding, language: Language) -> list[dict[str, Any]]:
             "why": _why(c, language),
             "measured": wording.measured(c, language),
             "since": _instant(int(c["onset_us"])) + " UTC" if c.get("onset_us") else "",
-            "source": str(c.get("source") or ""),
+            "source": _source(c),
         }
         for c in found
     ]
+
+
+def _source(entry: Mapping[str, Any]) -> str:
+    """Return where the limit comes from that a sensor passed; nothing where it merely has one."""
+    parts = [p for p in entry.get("features") or [entry] if isinstance(p, Mapping) and p.get("is_active", True)]
+    passed = [p for p in parts if p.get("feature") in _LIMITS and p.get("source")]
+    return str(passed[0]["source"]) if passed else ""
 
 
 def _why(entry: Mapping[str, Any], language: Language) -> str:
