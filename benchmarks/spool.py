@@ -2,7 +2,7 @@
 
 A spool is filled beforehand with the messages of a plant, in pieces as an outage leaves them. A collector that starts on it
 stores them oldest first while a synthetic broker sends live messages at a constant rate. The rate of the drain is taken
-between a tenth and nine tenths of it; the baseline is binary COPY of as many rows into the same keyed table `reading`, sorted,
+between a tenth and nine tenths of it, live messages included; the baseline is binary COPY of as many rows into the same keyed table `reading`, sorted,
 in batches of 10,000. The two alternate. For live messages the time from sending to PUBACK is taken, with a spool to drain
 and without.
 """
@@ -12,6 +12,7 @@ import os
 import platform
 import statistics
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fettle import clock
 from ingest.frames import Frames, cut_publishes
 from ingest.spool import Spool, Spooled
 
+_LIVE_S = 3.0  # at least so long live messages are sent
 _PIECE = 250  # messages that an outage at 5000 a second leaves in one write
 
 
@@ -61,25 +63,29 @@ def _drain(url: str, folder: Path, *, name: str, messages: int, live_rate: float
         WHERE c.name = %s
     """
     seen: list[tuple[float, int]] = []
-    with (
-        in_process(plant, rate=live_rate, starts_paused=True) as broker,
-        psycopg.connect(url, autocommit=True) as conn,
-        running("collector", broker.port, url, settings),
-    ):
-        broker.go()
-        while not seen or seen[-1][1] < messages * 0.95:
-            row = conn.execute(query, (name,)).fetchone()
-            seen.append((time.perf_counter(), int(row[0]) if row else 0))
-            time.sleep(0.02)
-            if time.perf_counter() - seen[0][0] > 5.0 and not messages:
-                break
+    is_over = threading.Event()
+
+    def watch() -> None:  # from before the start: the collector drains while it still connects to the broker
+        with psycopg.connect(url, autocommit=True) as conn:
+            while not is_over.wait(0.02):
+                row = conn.execute(query, (name,)).fetchone()
+                seen.append((time.perf_counter(), int(row[0]) if row else 0))
+
+    watcher = threading.Thread(target=watch, name="watch", daemon=True)
+    with in_process(plant, rate=live_rate) as broker:
+        watcher.start()
+        with running("collector", broker.port, url, settings):
+            ready_s = time.perf_counter()
+            while time.perf_counter() < ready_s + _LIVE_S or seen[-1][1] < messages:
+                time.sleep(0.05)
+        is_over.set()
+        watcher.join()
         tally = broker.tally()
     if not messages:
         return 0.0, tally.delays_s
     first = next(entry for entry in seen if entry[1] >= messages * 0.1)
     last = next(entry for entry in seen if entry[1] >= messages * 0.9)
-    live = live_rate * (last[0] - first[0])
-    return (last[1] - first[1] - live) / (last[0] - first[0]), tally.delays_s
+    return (last[1] - first[1]) / (last[0] - first[0]), tally.delays_s
 
 
 def run(argv: list[str]) -> dict[str, object]:
