@@ -147,7 +147,9 @@ class PeakPool:
     def push(self, group: IntArray, peaks: FloatArray) -> None:
         """Add the peaks of excursions that ended; the oldest make room."""
         capacity = self._peaks.shape[1]
-        peaks = np.minimum(peaks, self._bounds[1])  # how far beyond every alarm level a peak is says nothing about chance
+        peaks = np.minimum(
+            peaks, self._bounds[1]
+        )  # how far beyond every alarm level a peak is says nothing about chance
         for g, peak in zip(group.tolist(), peaks.tolist(), strict=True):
             self._peaks[g, self._count[g] % capacity] = peak
             self._count[g] += 1
