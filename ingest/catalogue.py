@@ -16,6 +16,7 @@ from ingest.batch import Wanted
 from ingest.decode import Path
 
 queries = load_queries("ingest")
+UNIT_MISMATCH = "unit_mismatch"  # the reason of a refusal
 _REFUSAL_LASTS_S = 5.0
 _AT_ONCE = 5000  # places registered by one statement: bounds how long its locks last
 
@@ -195,3 +196,13 @@ def _places(wants: list[Wanted]) -> dict[str, list[str]]:
         "machines": [want.path[1] for want in wants],
         "sensors": [want.path[2] for want in wants],
     }
+
+
+def is_other_quantity(sensor: Sensor, unit: str) -> bool:
+    """Whether storing a value of `unit` under the sensor would mix two scales; a unit we do not know is let through."""
+    kind, canonical = read_unit(unit)
+    return kind is not SignalKind.OTHER and bool(sensor.unit) and canonical != sensor.unit
+
+
+def say_mismatch(sensor: Sensor, path: Path, unit: str) -> str:
+    return f"{'/'.join(path)} is in {sensor.unit}, the message says {unit}"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from itertools import repeat
 
 from fettle import logs
-from fettle.model import Flag, Quality, SignalKind, read_unit
+from fettle.model import Flag, Quality
 from ingest import waveform
 from ingest.batch import Batch, Refusal, SignOfLife, TextReading, Wanted, Waveform
-from ingest.catalogue import Catalogue, Sensor
+from ingest.catalogue import UNIT_MISMATCH, Catalogue, is_other_quantity, say_mismatch
 from ingest.decode import (
     BadPayload,
     Decoded,
@@ -246,8 +246,7 @@ class Intake:
             self.batch.ignored_readings += 1
             return None
         if unit and is_other_quantity(sensor, unit):
-            detail = f"{'/'.join(path)} is in {sensor.unit}, the message says {unit}"
-            self._refuse(message, tenant, "unit_mismatch", detail, readings=1)
+            self._refuse(message, tenant, UNIT_MISMATCH, say_mismatch(sensor, path, unit), readings=1)
             return None
         return sensor.id, None
 
@@ -312,9 +311,3 @@ class Intake:
 
 def _same(sample: Sample, ts_us: int, value: float) -> bool:
     return sample.ts_us == ts_us and sample.value == value and sample.quality == Quality.GOOD and not sample.flags
-
-
-def is_other_quantity(sensor: Sensor, unit: str) -> bool:
-    """Whether storing a value of `unit` under the sensor would mix two scales; a unit we do not know is let through."""
-    kind, canonical = read_unit(unit)
-    return kind is not SignalKind.OTHER and bool(sensor.unit) and canonical != sensor.unit

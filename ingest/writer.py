@@ -20,7 +20,15 @@ from fettle.clock import monotonic_s
 from fettle.db import NoDatabase
 from fettle.errors import FettleError
 from ingest.batch import Batch, Refusal, Sealed, Wanted, encode_copy, seal
-from ingest.catalogue import Catalogue, Refused, RegistrationPolicy, Sensor
+from ingest.catalogue import (
+    UNIT_MISMATCH,
+    Catalogue,
+    Refused,
+    RegistrationPolicy,
+    Sensor,
+    is_other_quantity,
+    say_mismatch,
+)
 from ingest.decode import ClockPolicy
 from ingest.poison import find_row
 from ingest.sqlstate import Action, classify
@@ -439,15 +447,14 @@ def _state_of(error: Exception) -> str | None:
 
 
 def apply_sensors(batch: Batch, found: dict[Wanted, Sensor | Refused]) -> None:
-    """Put resolved sensors into a batch; what is refused or disabled leaves it, counted."""
+    """Put resolved sensors into a batch; what is refused, disabled or of another quantity leaves it, counted."""
     dropped: set[int] = set()
     for row, want in batch.wanted.items():
-        sensor = found[want]
-        if isinstance(sensor, Sensor) and sensor.is_enabled:
-            batch.sensor_ids[row] = sensor.id
-        else:
+        sensor_id = _id_for(batch, batch.owners[row], want, found)
+        if sensor_id is None:
             dropped.add(row)
-            _drop(batch, batch.owners[row], want, sensor)
+        else:
+            batch.sensor_ids[row] = sensor_id
     batch.wanted.clear()
     if dropped:
         kept = [row for row in range(len(batch.ts)) if row not in dropped]
@@ -465,14 +472,14 @@ def _id_for(batch: Batch, message: int, want: Wanted | None, found: dict[Wanted,
     if want is None:
         return 0
     sensor = found[want]
-    if isinstance(sensor, Sensor) and sensor.is_enabled:
-        return sensor.id
-    _drop(batch, message, want, sensor)
-    return None
-
-
-def _drop(batch: Batch, message: int, want: Wanted, sensor: Sensor | Refused) -> None:
-    if isinstance(sensor, Sensor):
-        batch.ignored_readings += 1
-    else:
+    if isinstance(sensor, Refused):
         batch.refusals.append(Refusal(message, want.tenant, sensor.reason, sensor.detail, 1))
+        return None
+    if not sensor.is_enabled:
+        batch.ignored_readings += 1
+        return None
+    if want.unit and is_other_quantity(sensor, want.unit):
+        detail = say_mismatch(sensor, want.path, want.unit)
+        batch.refusals.append(Refusal(message, want.tenant, UNIT_MISMATCH, detail, 1))
+        return None
+    return sensor.id

@@ -94,6 +94,24 @@ def test_a_time_stamp_that_was_too_far_ahead_may_be_past_now(plain_database, set
     assert rows(plain_database, STORED) == [("m1", "x", 3.5)]
 
 
+async def test_a_wrong_unit_stays_refused_over_a_restart_and_a_second_try(
+    plain_database, mosquitto, collecting, publish, reading, settings_for, rows
+):
+    """A new process knows no sensor; nor does a second try. Neither may store a temperature as a pressure."""
+    wrong = (GOOD, reading(20, n=1, unit="Cel"))
+    for n, messages in enumerate(([(GOOD, reading(1, unit="bar"))], [wrong])):
+        async with collecting(plain_database, mosquitto) as running:
+            await publish(mosquitto, messages)
+            await running.settle(1)
+            assert running.collector.counters.readings.rejected == n
+    done = retry_rejected(settings_for(), url=plain_database.url, choice=Choice())
+    assert (done.accepted, done.refused, done.reasons) == (0, 1, {"unit_mismatch": 1})
+    assert rows(plain_database, STORED) == [("m1", "x", 1.0)]
+    assert [(m.payload, m.reason) for m in list_rejected(plain_database.url, Choice(), most=5)] == [
+        (wrong[1], "unit_mismatch")
+    ]
+
+
 def test_sparkplug_messages_are_left_alone(plain_database, settings_for):
     with psycopg.connect(plain_database.url) as conn:
         conn.execute(
