@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
+import psycopg_pool
+
 from anomaly import outcomes, registry, steering, versions
 from anomaly.announcing import Rules
 from anomaly.engine import Engine
@@ -17,12 +20,14 @@ from anomaly.finding import FindingEvent
 from anomaly.inhibitions import note
 from anomaly.outcomes import Closings
 from anomaly.registry import Order
+from anomaly.steering import Lift
 from anomaly.store import Fleet
 from anomaly.versions import ForeignModel, ModelVersion
 from fettle import logs
 from fettle.db import AsyncConn, Pool, load_queries, set_tenant, transaction
 
 log = logs.get("detect")
+_NOT_NOW = (psycopg.OperationalError, psycopg_pool.PoolTimeout)  # the database is away: nothing can be heeded
 _SIMILAR = 5
 _REMEMBER = timedelta(hours=1)
 _OVERLAP = timedelta(hours=1)  # a ticket that was being closed when we last looked
@@ -41,6 +46,8 @@ class Decisions:
         self._remembered: dict[int, tuple[int, datetime]] = {}
         self._done: list[tuple[int, Order, str]] = []
         self._learned: list[ModelVersion] = []
+        self._lifts: dict[int, list[Lift]] = {}
+        self._in_force: list[Lift] | None = None
         self.rules: dict[int, Rules] = {}
         self.classes: dict[int, str] = {}
 
@@ -55,6 +62,7 @@ class Decisions:
     def watch_more(self, fleet: Fleet) -> None:
         """Note machines that joined."""
         self._fleet = fleet
+        self._in_force = None  # new rows carry none yet
         self.classes = {int(m.machine_id): m.machine_class or "" for m in fleet.machines}
 
     def rename(self, engine: Engine) -> None:
@@ -91,30 +99,61 @@ class Decisions:
         known = self.known(int(finding.machine_id), finding.detector, finding.fault_family.value)
         return FindingEvent(event.change, finding.changed(evidence={**finding.evidence, **known}), event.at_us)
 
-    async def heed(self, engine: Engine, *, now: datetime) -> list[FindingEvent]:
-        """Take up what people decided since the last time; return the changes of findings it led to."""
+    async def heed(self, engine: Engine, *, now: datetime, into: list[FindingEvent]) -> None:
+        """Take up what people decided since the last time; the changes of findings it leads to go `into` a list at once.
+
+        What fails for one tenant, or one order, keeps no other from being heeded.
+
+        Raises:
+            ExceptionGroup: what failed, after all else is done.
+        """
         mine = {int(m.machine_id) for m in self._fleet.machines}
         done = {order.id for _, order, _ in self._done}
-        lifts, orders = [], []
-        for tenant_id in sorted({self._fleet.tenant_of[i] for i in mine}):
-            async with transaction(self._pool, tenant_id=tenant_id) as conn:
+        failures: list[Exception] = []
+        orders: list[tuple[int, Order, dict[str, Any] | None]] = []
+        tenants = sorted({self._fleet.tenant_of[i] for i in mine})
+        for tenant_id in tenants:
+            try:
                 if not self._is_shadow:
-                    await self._learn(conn, engine, tenant_id, mine, now)
-                    waiting = await registry.list_orders(conn, tenant_id=tenant_id)
-                    orders += [
-                        (tenant_id, order, await self._arrays(conn, tenant_id, order))
-                        for order in waiting
-                        if order.machine_id in mine and order.id not in done
-                    ]
-                lifts += [
-                    outcomes.as_lift(row) for row in await outcomes.list_lifts(conn, tenant_id=tenant_id, now=now)
-                ]
-                await self._remember(conn, tenant_id, now)
-            self._heard[tenant_id] = now - _OVERLAP  # only once it is committed
-        events = steering.set_lifts(engine, lifts)
+                    failures += await self._learn(engine, tenant_id, mine, now)
+            except _NOT_NOW:
+                raise
+            except Exception as error:  # the other tenants' decisions count
+                failures.append(error)
+            try:
+                orders += await self._read(tenant_id, mine, done, now)
+            except _NOT_NOW:
+                raise
+            except Exception as error:
+                failures.append(error)
+        if all(tenant_id in self._lifts for tenant_id in tenants):
+            lifts = [lift for tenant_id in tenants for lift in self._lifts[tenant_id]]
+            if lifts != self._in_force:
+                into.extend(steering.set_lifts(engine, lifts))
+                self._in_force = lifts
         for tenant_id, order, found in orders:
-            events.extend(self._carry_out(engine, tenant_id, order, found))
-        return events
+            try:
+                into.extend(self._carry_out(engine, tenant_id, order, found))
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("decisions that could not be heeded", failures)
+
+    async def _read(
+        self, tenant_id: int, mine: set[int], done: set[int], now: datetime
+    ) -> list[tuple[int, Order, dict[str, Any] | None]]:
+        """Read the levels in force of a tenant and what became of its findings; return the orders that wait."""
+        async with transaction(self._pool, tenant_id=tenant_id) as conn:
+            waiting = [] if self._is_shadow else await registry.list_orders(conn, tenant_id=tenant_id)
+            orders = [
+                (tenant_id, order, await self._arrays(conn, tenant_id, order))
+                for order in waiting
+                if order.machine_id in mine and order.id not in done
+            ]
+            rows = await outcomes.list_lifts(conn, tenant_id=tenant_id, now=now)
+            self._lifts[tenant_id] = [outcomes.as_lift(row) for row in rows]
+            await self._remember(conn, tenant_id, now)
+        return orders
 
     async def _remember(self, conn: AsyncConn, tenant_id: int, now: datetime) -> None:
         """Read what became of findings, if anything was said since the last time, or an hour has passed."""
@@ -127,17 +166,21 @@ class Decisions:
         self._past[tenant_id] = await outcomes.list_past(conn, tenant_id=tenant_id, now=now)
         self._remembered[tenant_id] = (newest, now)
 
-    async def _learn(self, conn: AsyncConn, engine: Engine, tenant_id: int, mine: set[int], now: datetime) -> None:
-        if self._closings is not None:
-            closings = await self._closings(conn, self._heard.get(tenant_id))
-            await outcomes.hear_closings(conn, closings, tenant_id=tenant_id)
-        await outcomes.learn(
-            conn,
-            tenant_id=tenant_id,
-            machine_ids=mine,
-            peak_of=lambda sensor_id, feature: steering.peaks(engine, sensor_id, feature),
-            now=now,
-        )
+    async def _learn(self, engine: Engine, tenant_id: int, mine: set[int], now: datetime) -> list[Exception]:
+        """Hear what closed tickets say and learn from outcomes; return what could not be learned."""
+        async with transaction(self._pool, tenant_id=tenant_id) as conn:
+            if self._closings is not None:
+                closings = await self._closings(conn, self._heard.get(tenant_id))
+                await outcomes.hear_closings(conn, closings, tenant_id=tenant_id)
+            _, failures = await outcomes.learn(
+                conn,
+                tenant_id=tenant_id,
+                machine_ids=mine,
+                peak_of=lambda sensor_id, feature: steering.peaks(engine, sensor_id, feature),
+                now=now,
+            )
+        self._heard[tenant_id] = now - _OVERLAP  # only once it is committed
+        return failures
 
     async def _arrays(self, conn: AsyncConn, tenant_id: int, order: Order) -> dict[str, Any] | None:
         if order.kind != "activate":

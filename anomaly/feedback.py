@@ -144,11 +144,14 @@ def lifts_after(
     def known(sensor_id: int, feature: str) -> float:
         return max((x.factor for x in before if (x.sensor_id, x.feature) == (sensor_id, feature)), default=1.0)
 
+    def was_stopped(sensor_id: int, feature: str) -> bool:
+        return any(x.is_stopped for x in before if (x.sensor_id, x.feature) == (sensor_id, feature))
+
     lifts: dict[tuple[int, str], Lift] = {}
 
     def lift(sensor_id: int, feature: str, factor: float) -> None:
         factor = max(factor, known(sensor_id, feature), 1.0)
-        lifts[sensor_id, feature] = Lift(sensor_id, feature, factor, is_stopped)
+        lifts[sensor_id, feature] = Lift(sensor_id, feature, factor, is_stopped or was_stopped(sensor_id, feature))
 
     for carrier in carriers(finding):
         sensor_id, feature = int(carrier["sensor_id"]), str(carrier["feature"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from psycopg.rows import class_row, dict_row
 
 from anomaly import feedback, store
@@ -16,8 +17,11 @@ from anomaly.feedback import MISSED, Outcome, RuleRecord
 from anomaly.finding import Finding
 from anomaly.inhibitions import note
 from anomaly.steering import Lift
+from fettle import logs
 from fettle.db import AsyncConn, load_queries
 from fettle.model import FaultFamily, FindingOutcome, Rejection, Repair
+
+log = logs.get("detect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,37 +165,53 @@ async def learn(
     machine_ids: Iterable[int],
     peak_of: Callable[[int, str], float],
     now: datetime,
-) -> int:
-    """Draw the conclusions from outcomes of some machines that nobody has drawn yet; return from how many.
+) -> tuple[int, list[Exception]]:
+    """Draw the conclusions from outcomes of some machines that nobody has drawn yet; return from how many, and what failed.
 
-    Levels and orders are written in the caller's transaction, together with the note that the outcome is learned.
+    Levels and orders are written in the caller's transaction, together with the note that the outcome is learned. An outcome
+    that fails leaves nothing behind and waits.
     """
     queries = load_queries("anomaly")
     mine = set(machine_ids)
     async with conn.cursor(row_factory=class_row(Outcome)) as cursor:
         await cursor.execute(queries.list_unlearned_outcomes, {"tenant_id": tenant_id})
         waiting = [outcome for outcome in await cursor.fetchall() if outcome.machine_id in mine]
-    learned = 0
+    learned, failures = 0, []
     for outcome in waiting:
-        marked = await conn.execute(queries.mark_learned, {"tenant_id": tenant_id, "id": outcome.id, "now": now})
-        if marked.rowcount != 1:
-            continue
-        learned += 1
-        found = None
-        if outcome.finding_id is not None:
-            found = await store.find_finding(conn, tenant_id=tenant_id, name=str(outcome.finding_id))
-        if found is None:
-            continue
-        if outcome.is_rejection and outcome.decided_at + feedback.LIFTED > now:
-            await _lift(conn, tenant_id, outcome, found[1], peak_of=peak_of, now=now)
-        elif outcome.outcome == FindingOutcome.CONFIRMED:
-            await _restore(conn, tenant_id, outcome, found[1], now=now)
-        if outcome.calls_for_reset and outcome.decided_at + feedback.FRESH > now:
-            why = f"{outcome.action}: {outcome.fault_family}" + (f", {outcome.ticket}" if outcome.ticket else "")
-            await give_order(
-                conn, tenant_id=tenant_id, machine_id=outcome.machine_id, kind="reset", reason=why, by=outcome.decided_by, now=now
-            )  # fmt: skip
-    return learned
+        try:
+            async with conn.transaction():  # a savepoint: what cannot be learned keeps nobody from learning the rest
+                marked = await conn.execute(
+                    queries.mark_learned, {"tenant_id": tenant_id, "id": outcome.id, "now": now}
+                )
+                if marked.rowcount == 1:
+                    await _conclude(conn, tenant_id, outcome, peak_of=peak_of, now=now)
+                    learned += 1
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:  # the caller hears of it once the others are learned
+            log.exception("detect.outcome_failed", outcome=outcome.id)
+            failures.append(error)
+    return learned, failures
+
+
+async def _conclude(
+    conn: AsyncConn, tenant_id: int, outcome: Outcome, *, peak_of: Callable[[int, str], float], now: datetime
+) -> None:
+    """Draw the conclusions from one outcome."""
+    if outcome.finding_id is None:
+        return
+    found = await store.find_finding(conn, tenant_id=tenant_id, name=str(outcome.finding_id))
+    if found is None:
+        return
+    if outcome.is_rejection and outcome.decided_at + feedback.LIFTED > now:
+        await _lift(conn, tenant_id, outcome, found[1], peak_of=peak_of, now=now)
+    elif outcome.outcome == FindingOutcome.CONFIRMED:
+        await _restore(conn, tenant_id, outcome, found[1], now=now)
+    if outcome.calls_for_reset and outcome.decided_at + feedback.FRESH > now:
+        why = f"{outcome.action}: {outcome.fault_family}" + (f", {outcome.ticket}" if outcome.ticket else "")
+        await give_order(
+            conn, tenant_id=tenant_id, machine_id=outcome.machine_id, kind="reset", reason=why, by=outcome.decided_by, now=now
+        )  # fmt: skip
 
 
 async def _lift(

@@ -178,7 +178,7 @@ class Watch:
             self._decisions.watch(self.engine, self._mine())
             self._decisions.rename(self.engine)
         try:
-            self._events.extend(await self._decisions.heed(self.engine, now=to_instant(self._now_us())))
+            await self._decisions.heed(self.engine, now=to_instant(self._now_us()), into=self._events)
         except (psycopg.OperationalError, psycopg_pool.PoolTimeout):
             raise
         except Exception:  # a decision that cannot be heeded must not stop the detection of faults

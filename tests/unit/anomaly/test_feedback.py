@@ -62,6 +62,12 @@ def test_a_lift_never_falls_below_what_is_in_force():
     assert lift.factor == pytest.approx(1.9)
 
 
+def test_a_pattern_that_was_stopped_stays_so_however_the_next_rejection_counts():
+    before = [Lift(2, "residual", 12.0, is_stopped=True), Lift(2, "change", 12.0, is_stopped=True)]
+    lifts = lifts_after(finding((2, "residual", 1.2)), rejections=1, peaks={}, before=before)
+    assert {(lift.factor, lift.is_stopped) for lift in lifts} == {(12.0, True)}
+
+
 def test_a_score_is_told_in_lifted_levels_and_counts_for_what_it_was_without():
     found = finding((2, "siblings", 1.2))
     (lift,) = lifts_after(found, rejections=2, peaks={}, before=[Lift(2, "siblings", 1.4)])
