@@ -31,6 +31,11 @@ class ForeignState(FettleError):
     """Stored detector state does not fit this program: {what}. Rebuild it with 'fettle detect --rebuild'."""
 
 
+def is_alike(stored: np.dtype[Any], own: np.dtype[Any]) -> bool:
+    """Say whether stored values can be taken: of the same type, or floats of another width, as earlier versions stored them."""
+    return stored == own or (stored.kind == "f" and own.kind == "f")
+
+
 class _Column:
     def __init__(self, dtype: str, fill: float, shape: tuple[int, ...]) -> None:
         self.dtype, self.fill, self.shape = np.dtype(dtype), fill, shape
@@ -80,7 +85,7 @@ class Columns:
         return {f"{prefix}.{name}": full[: self.n] for name, full in self._full.items()}
 
     def load(self, prefix: str, arrays: dict[str, AnyArray]) -> None:
-        """Take the rows from `dump`; a column this version adds keeps its default.
+        """Take the rows from `dump`; a column this version adds keeps its default, floats of another width are converted.
 
         Raises:
             ForeignState: a column has another type or shape than this program expects.
@@ -94,7 +99,7 @@ class Columns:
         self.n = len(next(iter(found.values())))
         for name, values in found.items():
             full = self._full[name]
-            if values.dtype != full.dtype or values.shape != full.shape:
+            if not is_alike(values.dtype, full.dtype) or values.shape != full.shape:
                 raise ForeignState(what=f"column {prefix}.{name} is {values.dtype} {values.shape}")
             full[:] = values
         self._view()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.columns import NEVER, AnyArray, Columns, IntArray
+from anomaly.columns import NEVER, AnyArray, Columns, IntArray, is_alike
 from anomaly.engine import STATE_VERSION, Engine
 from fettle.errors import FettleError
 
@@ -198,6 +198,6 @@ def put(engine: Engine, body: bytes, *, sha256: str) -> None:
 def _column(arrays: dict[str, AnyArray], key: str, table: Columns, name: str, target: list[int]) -> AnyArray:
     """Return one stored column, checked against the table it goes into."""
     values, column = arrays[key], getattr(table, name)
-    if values.dtype != column.dtype or values.shape != (len(target), *column.shape[1:]):
+    if not is_alike(values.dtype, column.dtype) or values.shape != (len(target), *column.shape[1:]):
         raise ForeignModel(what=f"{key} is {values.dtype} {values.shape}")
-    return values
+    return values.astype(column.dtype, copy=False)

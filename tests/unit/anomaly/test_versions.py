@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anomaly.api import Engine, EngineConfig
-from anomaly.columns import Columns
+from anomaly.columns import Columns, ForeignState
 from anomaly.state import Channels, Machines, Sensors
 from anomaly.versions import (
     LEARNED_OF_CHANNEL,
@@ -149,6 +149,47 @@ def test_a_version_of_another_shape_or_machine_is_refused_and_changes_nothing(le
         with pytest.raises(ForeignModel, match=words):
             put(engine, **registered(body))
     assert engine.dump() == before
+
+
+def test_a_version_with_floats_of_another_width_is_taken(learned):
+    engine, _ = learned
+    version = extract(engine, 1)
+    arrays = read(version.arrays, sha256=version.sha256)
+    wide = {name: v.astype(np.float64) if v.dtype == np.float32 else v for name, v in arrays.items()}
+    assert wide["channel.coefficients"].dtype != arrays["channel.coefficients"].dtype
+    put(engine, **registered(npz(**wide)))
+    assert extract(engine, 1).sha256 == version.sha256
+
+
+def test_a_state_with_floats_of_another_width_is_read_and_other_types_are_refused():
+    channels, again = Channels(), Channels()
+    channels.add(2)
+    channels.coefficients[:] = 0.5
+    arrays = channels.dump("channel")
+    again.load("channel", {**arrays, "channel.coefficients": arrays["channel.coefficients"].astype(np.float64)})
+    assert again.coefficients.dtype == np.float32
+    assert (again.coefficients == 0.5).all()
+    with pytest.raises(ForeignState, match=r"channel\.fitted_us is float64"):
+        again.load("channel", {**arrays, "channel.fitted_us": arrays["channel.fitted_us"].astype(np.float64)})
+
+
+def test_all_that_a_fit_writes_comes_back_after_the_model_was_lost(learned):
+    """Extract, wipe what is learned, put: the same version, bit by bit."""
+    engine, _ = learned
+    version = extract(engine, 1)
+    rows = {"sensor": engine.sensors_of.of(0), "channel": engine.channels_of.of(0), "machine": np.array([0])}
+    tables = {"sensor": engine.sensors, "channel": engine.channels, "machine": engine.machines}
+    written = {
+        "machine": ("load_scale", "load_low", "load_high", "lag_low", "lag_high", "knows_off", "is_sure", "tier")
+    }
+    written["sensor"] = ("rest_below", "stuck_at")
+    written["channel"] = ("coefficients", "sigma", "noise", "least", "most", "edge", "fitted_us", "is_log", "is_fitted")
+    before = {(t, name): getattr(tables[t], name)[rows[t]].copy() for t, names in written.items() for name in names}
+    for t, name in before:
+        getattr(tables[t], name)[rows[t]] = tables[t].defaults()[name]
+    put(engine, version.arrays, sha256=version.sha256)
+    for (t, name), values in before.items():
+        np.testing.assert_array_equal(getattr(tables[t], name)[rows[t]], values, err_msg=f"{t}.{name}")
 
 
 def test_everything_that_a_fit_writes_is_in_a_version(learned, plant):
