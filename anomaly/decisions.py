@@ -28,6 +28,7 @@ from fettle.db import AsyncConn, Pool, load_queries, set_tenant, transaction
 
 log = logs.get("detect")
 _NOT_NOW = (psycopg.OperationalError, psycopg_pool.PoolTimeout)  # the database is away: nothing can be heeded
+_CLOSINGS = 100  # to hear at once: after a long pause they are heard in portions
 _SIMILAR = 5
 _REMEMBER = timedelta(hours=1)
 _OVERLAP = timedelta(hours=1)  # a ticket that was being closed when we last looked
@@ -168,9 +169,11 @@ class Decisions:
 
     async def _learn(self, engine: Engine, tenant_id: int, mine: set[int], now: datetime) -> list[Exception]:
         """Hear what closed tickets say and learn from outcomes; return what could not be learned."""
+        is_all = True
         async with transaction(self._pool, tenant_id=tenant_id) as conn:
             if self._closings is not None:
-                closings = await self._closings(conn, self._heard.get(tenant_id))
+                closings = await self._closings(conn, self._heard.get(tenant_id), _CLOSINGS)
+                is_all = len(closings) < _CLOSINGS
                 await outcomes.hear_closings(conn, closings, tenant_id=tenant_id)
             _, failures = await outcomes.learn(
                 conn,
@@ -179,7 +182,8 @@ class Decisions:
                 peak_of=lambda sensor_id, feature: steering.peaks(engine, sensor_id, feature),
                 now=now,
             )
-        self._heard[tenant_id] = now - _OVERLAP  # only once it is committed
+        if is_all:
+            self._heard[tenant_id] = now - _OVERLAP  # only once it is committed
         return failures
 
     async def _arrays(self, conn: AsyncConn, tenant_id: int, order: Order) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ class Outcome:
     ticket: str
     decided_by: str
     decided_at: datetime
+    is_assumed: bool = False
 
     @property
     def is_rejection(self) -> bool:

@@ -43,8 +43,11 @@ class Closing:
     is_assumed: bool
 
 
-Closings = Callable[[AsyncConn, datetime | None], Awaitable[Sequence[Closing]]]
-"""Returns, for the tenant of a transaction, what tickets closed since an instant say and detection has not heard yet."""
+Closings = Callable[[AsyncConn, datetime | None, int], Awaitable[Sequence[Closing]]]
+"""Returns, for the tenant of a transaction, what tickets closed since an instant say and detection has not heard yet.
+
+The oldest come first, at most so many as the number says.
+"""
 
 
 async def record_outcome(
@@ -62,6 +65,7 @@ async def record_outcome(
     repair: Repair = Repair.NONE,
     text: str = "",
     ticket: str = "",
+    is_assumed: bool = False,
 ) -> int | None:
     """Record what became of a finding, or a failure that was missed (no outcome, no finding); None if this ticket said so before."""
     values = {
@@ -77,6 +81,7 @@ async def record_outcome(
         "ticket": ticket,
         "decided_by": by,
         "decided_at": at,
+        "is_assumed": is_assumed,
     }
     row = await (await conn.execute(load_queries("anomaly").add_outcome, values)).fetchone()
     if row is None:
@@ -92,14 +97,13 @@ async def hear_closings(conn: AsyncConn, closings: Iterable[Closing], *, tenant_
     heard = 0
     queries = load_queries("anomaly")
     for closing in closings:
-        found = await store.find_finding(conn, tenant_id=tenant_id, name=str(closing.finding_id))
-        if found is None:
+        finding = await store.find_finding_by_id(conn, tenant_id=tenant_id, id=closing.finding_id)
+        if finding is None:
             continue
         if closing.is_assumed:
             parameters = {"tenant_id": tenant_id, "finding_id": closing.finding_id}
             if await (await conn.execute(queries.has_outcome, parameters)).fetchone():
                 continue
-        finding = found[1]
         made = await record_outcome(
             conn,
             tenant_id=tenant_id,
@@ -114,6 +118,7 @@ async def hear_closings(conn: AsyncConn, closings: Iterable[Closing], *, tenant_
             repair=closing.repair,
             text=closing.note,
             ticket=closing.ticket,
+            is_assumed=closing.is_assumed,
         )
         heard += made is not None
     return heard
@@ -200,18 +205,37 @@ async def _conclude(
     """Draw the conclusions from one outcome."""
     if outcome.finding_id is None:
         return
-    found = await store.find_finding(conn, tenant_id=tenant_id, name=str(outcome.finding_id))
-    if found is None:
+    finding = await store.find_finding_by_id(conn, tenant_id=tenant_id, id=outcome.finding_id)
+    if finding is None:
         return
     if outcome.is_rejection and outcome.decided_at + feedback.LIFTED > now:
-        await _lift(conn, tenant_id, outcome, found[1], peak_of=peak_of, now=now)
+        await _lift(conn, tenant_id, outcome, finding, peak_of=peak_of, now=now)
     elif outcome.outcome == FindingOutcome.CONFIRMED:
-        await _restore(conn, tenant_id, outcome, found[1], now=now)
+        await _restore(conn, tenant_id, outcome, finding, now=now)
     if outcome.calls_for_reset and outcome.decided_at + feedback.FRESH > now:
-        why = f"{outcome.action}: {outcome.fault_family}" + (f", {outcome.ticket}" if outcome.ticket else "")
+        await _start_anew(conn, tenant_id, outcome, now=now)
+
+
+async def _start_anew(conn: AsyncConn, tenant_id: int, outcome: Outcome, *, now: datetime) -> None:
+    """Order a new baseline after a repair that a person told of; else propose it.
+
+    With a fault of another family open, a new baseline would learn that fault as what is usual.
+    """
+    why = f"{outcome.action}: {outcome.fault_family}" + (f", {outcome.ticket}" if outcome.ticket else "")
+    parameters = {"tenant_id": tenant_id, "machine_id": outcome.machine_id, "fault_family": outcome.fault_family}
+    others = await (await conn.execute(load_queries("anomaly").list_open_families, parameters)).fetchall()
+    if not (others or outcome.is_assumed):
         await give_order(
             conn, tenant_id=tenant_id, machine_id=outcome.machine_id, kind="reset", reason=why, by=outcome.decided_by, now=now
         )  # fmt: skip
+        return
+    detail = {
+        "kind": "reset",
+        "outcome": outcome.id,
+        "is_assumed": outcome.is_assumed,
+        "open": [{"finding": number, "fault_family": family} for number, family in others],
+    }
+    await note(conn, tenant_id=tenant_id, machine_id=outcome.machine_id, at=now, actor="fettle-detect", kind="proposed", reason=why, detail=detail)  # fmt: skip
 
 
 async def _lift(

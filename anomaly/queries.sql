@@ -89,11 +89,28 @@ SET announced_revision = greatest(announced_revision, %(revision)s), announced_c
 WHERE tenant_id = %(tenant_id)s AND id = %(id)s
 
 -- name: find_finding
--- One finding by its key or number.
+-- One finding by its key.
 SELECT id, tenant_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at, cleared_at, detector,
     model_version, score, p_value, evidence, change, revision, announced_revision
 FROM finding
-WHERE tenant_id = %(tenant_id)s AND (key = %(name)s OR id::text = %(name)s)
+WHERE tenant_id = %(tenant_id)s AND key = %(name)s
+ORDER BY id DESC
+LIMIT 1
+
+-- name: find_finding_by_id
+-- One finding by its number.
+SELECT id, tenant_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at, cleared_at, detector,
+    model_version, score, p_value, evidence, change, revision, announced_revision
+FROM finding
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s::bigint
+
+-- name: list_open_families
+-- Faults of a machine that are open, of other families than one.
+SELECT id, fault_family
+FROM finding
+WHERE tenant_id = %(tenant_id)s AND machine_id = %(machine_id)s AND kind = 'machine' AND cleared_at IS NULL
+    AND fault_family <> %(fault_family)s
+ORDER BY id
 
 -- name: list_readings
 -- Stored readings of some sensors over a half-open period, in time order.
@@ -238,10 +255,11 @@ LIMIT %(limit)s
 -- name: add_outcome
 -- Record what became of a finding; of one ticket only once.
 INSERT INTO finding_outcome (
-    tenant_id, machine_id, finding_id, fault_family, detector, machine_class, outcome, reason, action, note, ticket, decided_by, decided_at
+    tenant_id, machine_id, finding_id, fault_family, detector, machine_class, outcome, reason, action, note, ticket, decided_by, decided_at,
+    is_assumed
 )
 SELECT m.tenant_id, m.id, %(finding_id)s::bigint, %(fault_family)s, %(detector)s, m.class, %(outcome)s, %(reason)s, %(action)s, %(note)s,
-    %(ticket)s, %(decided_by)s, %(decided_at)s
+    %(ticket)s, %(decided_by)s, %(decided_at)s, %(is_assumed)s
 FROM machine AS m
 WHERE m.tenant_id = %(tenant_id)s AND m.id = %(machine_id)s
 ON CONFLICT DO NOTHING
@@ -256,7 +274,7 @@ LIMIT 1
 
 -- name: list_unlearned_outcomes
 -- Outcomes that detection has drawn no conclusions from, oldest first.
-SELECT id, machine_id, finding_id, fault_family, detector, machine_class, outcome, reason, action, ticket, decided_by, decided_at
+SELECT id, machine_id, finding_id, fault_family, detector, machine_class, outcome, reason, action, ticket, decided_by, decided_at, is_assumed
 FROM finding_outcome
 WHERE tenant_id = %(tenant_id)s AND learned_at IS NULL
 ORDER BY id

@@ -299,7 +299,18 @@ async def find_finding(conn: AsyncConn, *, tenant_id: int, name: str) -> tuple[i
     """Return the number and the finding that `name` (its key or number) names."""
     cursor = await conn.execute(load_queries("anomaly").find_finding, {"tenant_id": tenant_id, "name": name})
     row = await cursor.fetchone()
-    return None if row is None else (row[0], finding_of(row))
+    if row is not None:
+        return row[0], finding_of(row)
+    is_number = name.isascii() and name.isdecimal() and len(name) < 19
+    found = await find_finding_by_id(conn, tenant_id=tenant_id, id=int(name)) if is_number else None
+    return None if found is None else (int(name), found)
+
+
+async def find_finding_by_id(conn: AsyncConn, *, tenant_id: int, id: int) -> Finding | None:  # noqa: A002 - the column's name
+    """Return the finding of a number."""
+    cursor = await conn.execute(load_queries("anomaly").find_finding_by_id, {"tenant_id": tenant_id, "id": id})
+    row = await cursor.fetchone()
+    return None if row is None else finding_of(row)
 
 
 class UnknownMachine(FettleError):

@@ -88,9 +88,10 @@ _ASSUMED = {  # what the closing of a ticket says of its finding where nobody sa
 }
 
 
-async def list_closings(conn: AsyncConn, since: datetime | None) -> list[Closing]:
-    """Return what potential-fault tickets closed since an instant say of their findings, and nobody noted yet.
+async def list_closings(conn: AsyncConn, since: datetime | None, most: int) -> list[Closing]:
+    """Return what potential-fault tickets closed since an instant say of their findings, and nobody noted yet, oldest first.
 
+    A closing that says nothing of the finding in so many words counts only where nobody has said anything of it before.
     What was handed in as the result counts as a repair, with parts as a replacement.
     """
     cursor = await conn.execute(
@@ -119,11 +120,14 @@ async def list_closings(conn: AsyncConn, since: datetime | None) -> list[Closing
         WHERE t.type = 'potential_fault' AND t.state = 'closed' AND t.closed_at >= coalesce(%(since)s, '-infinity'::timestamptz)
             AND NOT EXISTS (
                 SELECT FROM finding_outcome AS o
-                WHERE o.tenant_id = t.tenant_id AND o.ticket = t.number AND o.finding_id = e.finding_id
+                WHERE o.tenant_id = t.tenant_id AND o.finding_id = e.finding_id
+                    AND (o.ticket = t.number OR coalesce(v.detail ->> 'outcome', '') = '')
             )
+            AND EXISTS (SELECT FROM finding AS f WHERE f.tenant_id = t.tenant_id AND f.id = e.finding_id)
         ORDER BY t.closed_at, t.id
+        LIMIT %(most)s
         """,
-        {"since": since},
+        {"since": since, "most": most},
     )
     return [_closing(*row) for row in await cursor.fetchall()]
 

@@ -3,6 +3,7 @@
 ALTER TABLE finding ADD COLUMN held text NOT NULL DEFAULT '';   -- why its last change was not handed on: '', inhibited, watch
 ALTER TABLE finding ADD COLUMN held_by bigint;                  -- the inhibition that holds or held it
 ALTER TABLE finding ADD CONSTRAINT finding_held_check CHECK (held IN ('', 'inhibited', 'watch'));
+CREATE INDEX finding_key_idx ON finding (tenant_id, key);
 
 -- No ticket for a while, by a person's decision. Each kind has its longest time: nothing stays silent because it was forgotten.
 CREATE TABLE inhibition (
@@ -50,6 +51,7 @@ CREATE TABLE finding_outcome (
     ticket text NOT NULL DEFAULT '',      -- number of the ticket whose closing said so; empty: a person said it of the finding
     decided_by text NOT NULL,
     decided_at timestamptz NOT NULL,
+    is_assumed boolean NOT NULL DEFAULT false,  -- follows only from how the ticket was closed; nobody said it in so many words
     learned_at timestamptz,               -- when detection drew its conclusions
     CONSTRAINT finding_outcome_pkey PRIMARY KEY (id),
     CONSTRAINT finding_outcome_finding_fkey FOREIGN KEY (tenant_id, finding_id) REFERENCES finding (tenant_id, id),
@@ -60,6 +62,7 @@ CREATE TABLE finding_outcome (
         reason IN ('', 'process_change', 'sensor', 'tolerated', 'duplicate') AND (reason = '' OR outcome = 'rejected')),
     CONSTRAINT finding_outcome_action_check CHECK (action IN ('none', 'repaired', 'replaced'))
 );
+CREATE INDEX finding_outcome_finding_idx ON finding_outcome (tenant_id, finding_id);
 CREATE INDEX finding_outcome_rule_idx ON finding_outcome (tenant_id, decided_at);
 CREATE UNIQUE INDEX finding_outcome_ticket_key ON finding_outcome (tenant_id, ticket, finding_id) WHERE ticket <> '';
 CREATE INDEX finding_outcome_unlearned_idx ON finding_outcome (tenant_id, id) WHERE learned_at IS NULL;
@@ -99,6 +102,7 @@ CREATE TABLE detector_order (
     ordered_by text NOT NULL,
     ordered_at timestamptz NOT NULL,
     done_at timestamptz,
+    refusal text NOT NULL DEFAULT '',     -- why it was not carried out, where it is done without
     CONSTRAINT detector_order_pkey PRIMARY KEY (id),
     CONSTRAINT detector_order_machine_fkey FOREIGN KEY (tenant_id, machine_id) REFERENCES machine (tenant_id, id),
     CONSTRAINT detector_order_kind_check CHECK (kind IN ('reset', 'activate')),
@@ -186,7 +190,7 @@ CREATE TABLE detection_event (
     CONSTRAINT detection_event_pkey PRIMARY KEY (id),
     CONSTRAINT detection_event_machine_fkey FOREIGN KEY (tenant_id, machine_id) REFERENCES machine (tenant_id, id),
     CONSTRAINT detection_event_kind_check CHECK (kind IN ('inhibited', 'inhibition_ended', 'held', 'released', 'outcome', 'level_raised',
-        'level_restored', 'ordered', 'reset', 'activated'))
+        'level_restored', 'proposed', 'ordered', 'reset', 'activated'))
 );
 CREATE INDEX detection_event_machine_idx ON detection_event (tenant_id, machine_id, id);
 
@@ -230,7 +234,7 @@ GRANT SELECT ON inhibition, finding_outcome, alarm_lift, detector_order, model_v
 GRANT INSERT ON inhibition, finding_outcome, detector_order, detection_event TO fettle_api, fettle_worker;
 GRANT UPDATE (ended_at, ended_by) ON inhibition TO fettle_api, fettle_worker;
 GRANT UPDATE (learned_at) ON finding_outcome TO fettle_worker;
-GRANT UPDATE (done_at) ON detector_order TO fettle_worker;
+GRANT UPDATE (done_at, refusal) ON detector_order TO fettle_worker;
 GRANT INSERT, UPDATE (ended_at) ON alarm_lift TO fettle_worker;
 GRANT INSERT ON model_version, detector_config, detector_promotion TO fettle_worker;
 GRANT INSERT, UPDATE, DELETE ON shadow_finding TO fettle_worker;

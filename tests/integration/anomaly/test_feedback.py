@@ -198,6 +198,28 @@ async def test_after_a_repair_the_baseline_starts_anew(plain_plant_of, repair):
             assert (done, reason) == (True, f"{repair.value}: imbalance, T-000001")
 
 
+async def test_a_repair_resets_nothing_while_another_fault_of_the_machine_is_open(plain_plant_of):
+    plant = plain_plant_of()
+    async with plant.pool() as pool:
+        loop = await learned(plant, pool, plant.recorder())
+        plant.store(plant.hours(LEARNED, LEARNED + 3, levels={0: 2.0}))
+        await plant.drain(loop)
+        plant.query(
+            """INSERT INTO finding (tenant_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at, detector, model_version,
+               score, evidence) SELECT tenant_id, machine_id, 'other', 'bearing', kind, severity, onset_at, raised_at, detector,
+               model_version, score, evidence FROM finding WHERE kind = 'machine' RETURNING id"""
+        )
+        ((number,),) = plant.query("SELECT id FROM finding WHERE fault_family = 'imbalance'")
+        await judge(pool, plant, FindingOutcome.CONFIRMED, finding_id=number, repair=Repair.REPAIRED)
+        await loop.step()
+        assert loop.engine.machines.tier[0] > 0
+    assert plant.query("SELECT count(*) FROM detector_order") == [(0,)]
+    ((reason, family),) = plant.query(
+        "SELECT reason, detail -> 'open' -> 0 ->> 'fault_family' FROM detection_event WHERE kind = 'proposed'"
+    )
+    assert (reason, family) == ("repaired: imbalance", "bearing")
+
+
 async def test_an_order_that_was_not_stored_is_carried_out_again(plain_plant_of):
     plant = plain_plant_of()
     recorder = plant.recorder()

@@ -274,6 +274,8 @@ async def test_what_a_person_said_of_a_finding_outweighs_how_its_ticket_was_clos
     await loop.step()
     (rule,) = (await web.client.get("/api/v1/detection/rules", headers=boss)).json()["rules"]
     assert (rule["confirmed"], rule["undecided"]) == (1, 0)
+    async with transaction(acme.workers, tenant_id=acme.tenant_id) as conn:
+        assert await list_closings(conn, None, 100) == []  # it is not asked for again and again
 
 
 async def test_a_missed_failure_is_a_label_too(shop):
@@ -331,7 +333,7 @@ async def test_a_supervisor_resets_a_baseline(shop):
     assert (await web.client.get("/api/v1/machines/P-101/models", headers=boss)).json() == []
 
 
-async def test_a_repair_that_the_customer_accepted_starts_a_new_baseline(shop):
+async def test_a_repair_that_only_the_customer_accepted_proposes_a_new_baseline(shop):
     acme, web = shop
     await acme.hire("joe")
     joe, boss, rep = [await web.log_in(f"acme.{name}") for name in ("joe", "supervisor", "customer_rep")]
@@ -362,5 +364,7 @@ async def test_a_repair_that_the_customer_accepted_starts_a_new_baseline(shop):
     async with acme.worker() as conn:
         rows = await (await conn.execute("SELECT finding_id, outcome, action FROM finding_outcome")).fetchall()
         orders = await (await conn.execute("SELECT kind, reason, done_at IS NOT NULL FROM detector_order")).fetchall()
+        proposed = await (await conn.execute("SELECT kind, reason FROM detection_event WHERE kind = 'proposed'")).fetchall()  # fmt: skip
     assert rows == [(number, "confirmed", "replaced")]
-    assert orders == [("reset", f"replaced: bearing, {ticket['number']}", True)]
+    assert orders == []  # nobody said of the finding that it was true
+    assert proposed == [("proposed", f"replaced: bearing, {ticket['number']}")]
