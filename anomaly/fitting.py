@@ -52,45 +52,37 @@ def fit_machine(
     """Fit every channel of a machine on its training rows and write the models into the tables.
 
     `means` is (time, sensor) in the order of `sensor_rows`, `lag` the thermal memory of the raw load. A channel whose
-    present model stands on a longer baseline keeps it.
+    present model stands on a longer baseline keeps it, and with it the load of its machine the scale and range it was made for.
     """
     where = {int(row): i for i, row in enumerate(sensor_rows)}
     load_row = int(machines.load_row[machine])
     running = np.ones(len(at), dtype=bool)
     load = np.zeros(len(at))
     steady = running
+    learned = int(machines.learned_us[machine])
+    keeps = bool(stands_longer(channels, channel_rows, learned).any()) and machines.load_scale[machine] > 0
     if load_row >= 0:
         raw = means[:, where[load_row]]
         scale = float(np.nanpercentile(np.abs(raw), 90)) if np.isfinite(raw).any() else np.nan
+        scale = float(machines.load_scale[machine]) if keeps else scale
         if not scale > 0:
             return
         load = raw / scale
         running = load > config.running_on_share
         settled = np.isfinite(load) & ((load > config.running_on_share) | (load < config.running_off_share))
         steady = settled & (running == np.roll(running, 1)) & (running == np.roll(running, -1))
-        machines.load_scale[machine] = scale
-        sensors.rest_below[load_row] = config.running_off_share * scale
-        seen = load[running & steady]
-        if len(seen):
-            low, high = np.quantile(seen, [0.001, 0.999])
-            margin = 0.10 * max(high - low, 0.1 * high)
-            machines.load_low[machine], machines.load_high[machine] = low - margin, high * 1.02
-        machines.knows_off[machine] = int(np.count_nonzero(steady & ~running)) >= _KNOWN_STEPS
-        warm = (at - at[0] >= _LAG_SETTLE_US) & np.isfinite(lag).all(axis=1)
-        if warm.any():
-            margins = 0.05 * np.abs(lag[warm]).max(axis=0)
-            machines.lag_low[machine] = lag[warm].min(axis=0) - margins
-            machines.lag_high[machine] = lag[warm].max(axis=0) + margins
+        if not keeps:
+            _set_load(
+                config, machines, sensors, machine=machine, scale=scale, load=load, running=running, steady=steady
+            )
+            _set_lag(machines, machine=machine, at=at, lag=lag)
         lag = lag / np.repeat([scale, scale * scale], len(LAG_TAUS_S))
     design = features(np.nan_to_num(load), np.nan_to_num(lag), at)
-    learned = int(machines.learned_us[machine])
     # hours of baseline and what its steps are worth: both must grow for doubt to shrink
     covered = learned / 3.6e9
     hours = float(np.sqrt(covered * min(covered, machines.learned_steps[machine] * config.coarse_step_s / 3600.0)))
     siblings = sibling_medians(sensors, sensor_rows, means)
-    for c in channel_rows:
-        if channels.is_fitted[c] and channels.fitted_us[c] > learned:
-            continue
+    for c in channel_rows[~stands_longer(channels, channel_rows, learned)]:
         j = where[int(channels.sensor[c])]
         kind = KINDS[int(sensors.kind[sensor_rows[j]])]
         x = means[:, j]
@@ -141,6 +133,42 @@ def fit_machine(
         channels.fitted_us[c] = learned
         channels.shift[c] = 0.0
         channels.is_fitted[c] = True
+
+
+def stands_longer(channels: Channels, channel_rows: IntArray, learned_us: int) -> BoolArray:
+    """Say which channels have a model of a longer baseline than `learned_us`: a sensor that came later began learning anew."""
+    return np.asarray(
+        channels.is_fitted[channel_rows] & (channels.fitted_us[channel_rows] > learned_us), dtype=np.bool_
+    )
+
+
+def _set_load(
+    config: EngineConfig,
+    machines: Machines,
+    sensors: Sensors,
+    *,
+    machine: int,
+    scale: float,
+    load: FloatArray,
+    running: BoolArray,
+    steady: BoolArray,
+) -> None:
+    machines.load_scale[machine] = scale
+    sensors.rest_below[machines.load_row[machine]] = config.running_off_share * scale
+    seen = load[running & steady]
+    if len(seen):
+        low, high = np.quantile(seen, [0.001, 0.999])
+        margin = 0.10 * max(high - low, 0.1 * high)
+        machines.load_low[machine], machines.load_high[machine] = low - margin, high * 1.02
+    machines.knows_off[machine] = int(np.count_nonzero(steady & ~running)) >= _KNOWN_STEPS
+
+
+def _set_lag(machines: Machines, *, machine: int, at: IntArray, lag: FloatArray) -> None:
+    warm = (at - at[0] >= _LAG_SETTLE_US) & np.isfinite(lag).all(axis=1)
+    if warm.any():
+        margins = 0.05 * np.abs(lag[warm]).max(axis=0)
+        machines.lag_low[machine] = lag[warm].min(axis=0) - margins
+        machines.lag_high[machine] = lag[warm].max(axis=0) + margins
 
 
 def _varies(load: FloatArray) -> bool:

@@ -9,7 +9,7 @@ from anomaly.calibrate import END_SHARE, LOW_LEVEL
 from anomaly.columns import NEVER, BoolArray, FloatArray, IntArray
 from anomaly.config import KINDS, VIBRATION
 from anomaly.finding import FindingEvent
-from anomaly.fitting import against_siblings, fit_machine, to_scale
+from anomaly.fitting import against_siblings, fit_machine, stands_longer, to_scale
 from anomaly.model import LAG_FEATURES, LAG_TAUS_S, LOAD_FEATURES, features, smoothing, step_lag
 from anomaly.policy import advance_alarms
 from anomaly.soundness import Soundness
@@ -500,6 +500,7 @@ class Steps:
         m.next_fit[machine] = np.searchsorted(hours, m.learned_us[machine], side="right")
         if self._stands(machine, rows, means):
             return
+        keeps = bool(stands_longer(e.channels, channel_rows, int(m.learned_us[machine])).any())
         fit_machine(
             config,
             m,
@@ -513,13 +514,15 @@ class Steps:
             means=means,
         )
         self._learn_stuck(rows)
-        m.trained_from[machine], m.trained_until[machine] = at[0], at[-1]
+        began = m.trained_from[machine] if keeps and m.trained_from[machine] > NEVER else at[0]
+        m.trained_from[machine], m.trained_until[machine] = began, at[-1]
         m.version[machine] += 1
         own = (
             m.learned_us[machine] >= config.own_model_hours * 3.6e9
             and m.learned_steps[machine] >= config.own_model_steps
         )
-        m.tier[machine] = Tier.OWN_MODEL if own else Tier.PROVISIONAL
+        tier = Tier.OWN_MODEL if own else Tier.PROVISIONAL
+        m.tier[machine] = max(int(m.tier[machine]), tier) if keeps else tier
         m.is_sure[machine] |= own or m.knows_off[machine] or self._rated(machine) > 0.0
         if m.next_fit[machine] >= len(config.fit_hours):
             m.is_learning[machine] = False

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anomaly.api import EngineConfig, MachineMeta, SensorMeta
+from anomaly.state import Tier
 from fettle.model import FaultFamily, FindingKind, MachineId, SensorId, Severity, SignalKind
 
 CONTRACT = {
@@ -24,6 +25,7 @@ def grow(machine, *, row, from_day, by, until_day=None):
 
 NAMES = ("Bearing 1", "zzz", "温度")
 MYSTERY = (("mystery", SignalKind.OTHER, ""),)
+OF_LOAD = ("load_scale", "load_low", "load_high", "lag_low", "lag_high", "knows_off")
 PHASES = tuple((f"current {k}", SignalKind.CURRENT, "A") for k in range(3))
 
 
@@ -274,3 +276,32 @@ def test_a_phase_that_parts_from_the_others_is_electrical_unbalance(findings_of)
 @pytest.mark.parametrize("lost", [0, 2])
 def test_a_lost_phase_is_found_even_if_it_is_the_one_that_tells_the_load(findings_of, lost):
     assert FaultFamily.ELECTRICAL_UNBALANCE in {f.fault_family for f in findings_of[f"phase {lost} lost"]}
+
+
+def test_a_sensor_that_comes_later_leaves_the_model_of_its_machine_as_it_is(plant):
+    """The machine idles while the new sensor is learned: the load keeps its scale, the model its tier."""
+    told = plant.machine(days=11.6, period_s=1200, seed=4)
+    first = told.day(11)
+    told.values[1:, first:] = 0.05
+    hours = np.arange(told.values.shape[1]) * told.period_s / 3600
+    ambient = 22 + 4 * np.sin(2 * np.pi * hours / 24)
+    told.values[0, first:] = (ambient + (told.values[0] - ambient)[first] * np.exp((hours[first] - hours) / 0.75))[
+        first:
+    ]
+    engine = plant.engine_for()
+    plant.feed(engine, [told], last=first)
+    before = [getattr(engine.machines, name)[0].copy() for name in OF_LOAD]
+    began, version = engine.machines.trained_from[0], engine.machines.version[0]
+    assert engine.machines.tier[0] == Tier.OWN_MODEL
+
+    engine.register([], [SensorMeta(SensorId(4), MachineId(1), "flow", SignalKind.FLOW, "m³/h")])
+    random = np.random.default_rng(1)
+    flow = random.normal(20, 0.3, told.values.shape[1])
+    events = plant.feed(engine, [plant.Machine(np.vstack([told.values, flow]), told.period_s)], first=first)
+    assert engine.machines.version[0] > version
+    assert engine.channels.is_fitted[engine.channels.sensor == 3].all()
+    for name, value in zip(OF_LOAD, before, strict=True):
+        np.testing.assert_array_equal(getattr(engine.machines, name)[0], value, err_msg=name)
+    assert engine.machines.tier[0] == Tier.OWN_MODEL
+    assert engine.machines.trained_from[0] == began
+    assert plant.raised(events) == []
