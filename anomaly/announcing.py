@@ -48,7 +48,9 @@ def judge(
 
 
 def _stands_for_others(finding: Finding) -> bool:
-    """Say whether a finding heads an incident of several machines, whose findings make no tickets of their own."""
+    """Say whether a finding stands for several machines, which make no tickets of their own: a headline, or a silent site."""
+    if finding.evidence.get("scope") == "site" and len(finding.evidence.get("machines") or ()) > 1:
+        return True
     incident = finding.evidence.get("incident")
     if not isinstance(incident, Mapping) or incident.get("role") != "headline":
         return False

@@ -115,6 +115,12 @@ class Grouping:
             self._tell(incident, out, least=2 * incident.told if incident.told else 1)
         return out
 
+    def overdue(self, now_us: int) -> list[FindingEvent]:
+        """Return what was held long enough by the clock, where no data come any more that could move event time on."""
+        out: list[FindingEvent] = []
+        self._let_go(now_us, out)
+        return out
+
     def _one(self, event: FindingEvent, out: list[FindingEvent]) -> None:
         key = event.finding.key
         if key in self._held:
@@ -197,6 +203,7 @@ class Grouping:
         headline = first.finding
         incident = Incident(headline, place, reason, [str(headline.evidence.get("machine", ""))], last_us=event.at_us)
         incident.changed_us = event.at_us
+        incident.cleared_us = headline.cleared_us  # it may be over already
         self._incidents[headline.key] = incident
         for s in seen:
             if s.key in self._held:
@@ -230,18 +237,20 @@ class Grouping:
         out.append(_noted(event, incident.note()))
 
     def _tell(self, incident: Incident, out: list[FindingEvent], *, least: int) -> None:
-        """Let the headline name its members, each time their number has doubled."""
-        if len(incident.keys) < least or incident.cleared_us is not None:
+        """Let the headline name its members, each time their number has doubled; also when it has cleared meanwhile.
+
+        Nobody else speaks for the members: a headline that was held while it stood alone is heard of now.
+        """
+        if len(incident.keys) < least:
             return
         incident.told = len(incident.keys)
         incident.changed_us = max(incident.changed_us, incident.last_us) + 1
-        event = FindingEvent(Change.EVIDENCE, incident.headline, incident.changed_us)
-        out.append(_noted(event, incident.note()))
+        change = Change.EVIDENCE if incident.cleared_us is None else Change.CLEARED
+        out.append(_noted(FindingEvent(change, incident.headline, incident.changed_us), incident.note()))
 
     def _release(self, reached_us: int, out: list[FindingEvent]) -> None:
         """Hand on what was held long enough; end incidents whose headline cleared an hour ago."""
-        for key in [k for k, held in self._held.items() if reached_us - held[0].finding.raised_us > WINDOW_US]:
-            out.extend(self._held.pop(key))
+        self._let_go(reached_us, out)
         for key in list(self._incidents):
             incident = self._incidents[key]
             if incident.cleared_us is None or reached_us - incident.cleared_us <= _RELEASE_US:
@@ -252,6 +261,10 @@ class Grouping:
             for member in incident.keys:
                 self._member_of.pop(member, None)
             del self._incidents[key]
+
+    def _let_go(self, reached_us: int, out: list[FindingEvent]) -> None:
+        for key in [k for k, held in self._held.items() if reached_us - held[0].finding.raised_us > WINDOW_US]:
+            out.extend(self._held.pop(key))
 
     # -- persistence -------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,12 @@ def inhibition(starts, ends, *, number=1, sensor=None, family="", machine=1, end
     )  # fmt: skip
 
 
-def row(*, raised=10, cleared=None, announced=0, change=Change.RAISED, incident=None, sensors=(1,)):
+def row(*, raised=10, cleared=None, announced=0, change=Change.RAISED, incident=None, sensors=(1,), **evidence):
     finding = Finding(
         key="k", machine_id=MachineId(1), fault_family=FaultFamily.BEARING, kind=FindingKind.MACHINE, severity=Severity.LOW,
         onset_us=0, raised_us=round(raised * 3.6e9), cleared_us=None if cleared is None else round(cleared * 3.6e9),
         detector="residual", block="SD", model_version="v", tier=2, mode="running", score=1.0, p_value=None, threshold=1.0,
-        set_rate=0.01, sensor_ids=tuple(SensorId(s) for s in sensors), evidence={"incident": incident, "changed_us": 0},
+        set_rate=0.01, sensor_ids=tuple(SensorId(s) for s in sensors), evidence={"incident": incident, "changed_us": 0, **evidence},
     )  # fmt: skip
     return Unannounced(1, finding, change, 2, announced, "", None)
 
@@ -80,6 +80,13 @@ def test_a_headline_stands_for_machines_that_nobody_holds(is_watched):
     assert decided(row(incident=alone), [inhibition(9, 20)], is_watched=is_watched)[0] != ""
     member = {"role": "member", "machine_count": 3}
     assert decided(row(incident=member), [inhibition(9, 20)], is_watched=is_watched)[0] != ""
+
+
+def test_a_silent_site_makes_its_ticket_although_its_first_machine_is_held():
+    shelf = [inhibition(9, 20)]
+    assert decided(row(scope="site", machines=["P-1", "P-2"]), shelf, is_watched=True) == ("", None, False)
+    assert decided(row(scope="machine"), shelf)[0] == "inhibited"
+    assert decided(row(scope="site", machines=["P-1"]), shelf)[0] == "inhibited"
 
 
 def test_a_finding_of_two_sensors_is_held_when_both_are():

@@ -125,6 +125,21 @@ def test_what_is_open_an_hour_after_the_headline_cleared_stands_for_itself():
     assert grouping.take([back], back.at_us) == [back]
 
 
+def test_a_headline_that_is_over_still_tells_of_those_that_join():
+    grouping = plant_of(6)
+    first, *others = [finding(m) for m in range(1, 7)]
+    assert grouping.take([raise_(first)], first.raised_us) == [raise_(first)]
+    over = clear(first, 5)
+    assert grouping.take([over], over.at_us) == [over]
+    out = grouping.take([raise_(finding(m, raised=6)) for m in range(2, 7)], NOON + 6 * MINUTE)
+    (told,) = [e for e in out if not is_member(e.finding)]
+    assert (told.change, told.finding.key) == (Change.CLEARED, first.key)
+    assert told.at_us > over.at_us
+    assert told.finding.evidence["incident"]["machine_count"] == 6
+    freed = grouping.take([], NOON + 70 * MINUTE)  # and it ends like any other
+    assert {e.finding.key for e in freed} == {f.key for f in others}
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 7, 11])
 def test_a_restart_at_any_place_changes_nothing(cut):
     found = [finding(m, onset=m / 10, raised=3 + m / 10) for m in range(1, 15)]
@@ -186,3 +201,19 @@ def test_a_site_that_runs_hot_at_once_is_one_incident_in_whatever_batches_it_com
         said.append([(e.finding.key, is_member(e.finding)) for e in events if e.change is Change.RAISED])
         assert len(incidents(events)) == 1
     assert said[0] == said[1]
+
+
+def test_what_is_held_when_the_data_end_is_handed_on_by_the_clock():
+    engine, rows = storm(40)
+    rows["quality"][90:, :2] = Quality.BAD
+    events = []
+    for row in rows[:93]:
+        events += engine.fold(row, int(row["ts"].max()) + 1)
+    assert [e.finding.machine_id for e in events if e.change is Change.RAISED] == [1]
+    ended = int(rows["ts"][92].max())
+    reached = engine.assessment.dump()[1]["reached_us"]
+    assert engine.advance(ended + 9 * MINUTE) == []
+    late = engine.advance(ended + 11 * MINUTE)
+    assert [e.finding.machine_id for e in late if e.change is Change.RAISED] == [2]
+    assert engine.advance(ended + 12 * MINUTE) == []
+    assert engine.assessment.dump()[1]["reached_us"] == reached
