@@ -110,6 +110,10 @@ class Assessment:
         self._reached_us = max(self._reached_us, reached_us)
         return self.grouping.take(events, self._reached_us)
 
+    def waited(self, events: list[FindingEvent], now_us: int) -> list[FindingEvent]:
+        """Return what leaves the engine of `events` at `now_us`, a time of receipt: event time stays where it is."""
+        return [*self.out(events, 0), *self.grouping.overdue(now_us)]
+
     def raised_now(self, machine: int, at_us: int, kind: FindingKind) -> None:
         """Note that a finding was told just now, so that its refresh is due a day later."""
         if kind is FindingKind.MACHINE:

@@ -411,7 +411,7 @@ class Engine:
     # -- the clock ---------------------------------------------------------------------------------------------------
 
     def advance(self, now_us: int) -> list[FindingEvent]:
-        """Let time pass without data: machines that fell silent as a whole are reported.
+        """Let time pass without data: machines that fell silent as a whole are reported, and findings held for others let go.
 
         `now_us` is compared with the time of receipt, not with event time. Call it only when every committed batch has
         been folded.
@@ -433,7 +433,7 @@ class Engine:
             numbers = [self._machine_meta[int(k)].number for k in together]
             extra = {"scope": "site", "machines": numbers} if len(together) > 1 else {"scope": "machine"}
             events.extend(self.settle(now_us, extra=extra))
-        return self.assessment.out(events, 0)
+        return self.assessment.waited(events, now_us)
 
     def _by_site(self, fresh: IntArray, silent: BoolArray, watched: BoolArray) -> list[IntArray]:
         """Split machines that fell silent into incidents: most of a site at once is one, its first machine stands for it."""
