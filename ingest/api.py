@@ -235,7 +235,9 @@ class BulkWriter:
                 messages=0, rows=unique, owners=owners, texts=[], waveforms=[], life=[], refusals=[],
                 duplicates=duplicates, collisions=collisions, ignored_messages=0, ignored_readings=0, is_suspect=False,
             )  # fmt: skip
-            outcome: Outcome = self._writer.persist_sealed(sealed, Messages([b""], [b""], set()), received_us=now_us())
+            outcome: Outcome = self._writer.persist_sealed(
+                sealed, Messages([b""], [b""], set(), {}), received_us=now_us()
+            )
             self.stored += outcome.stored
             self.duplicates += outcome.duplicates
             self.collisions += outcome.collisions

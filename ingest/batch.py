@@ -102,6 +102,8 @@ class Batch:
     size_bytes: int = 0
     source: object = None  # the connection its acknowledgements belong to
     received_us: int = 0  # of the last message
+    # message -> its own moment, which stands in for a time stamp: of all but those read the short way, which have one
+    ticks: dict[int, int] = field(default_factory=dict)
     first_at_s: float = 0.0  # monotonic, of the first message
     counted_readings: int = 0  # as counted when it was handed over
     sealed: "Sealed | None" = None  # made ahead, where all sensors were known

@@ -27,6 +27,7 @@ Job = Batch | Callable[[], None] | None
 _PATIENCE_S = 2.0  # so long a batch waits for the database before it is spooled
 _PROBE_EVERY_S = 2.0
 _REPLAY_AT_ONCE = 10_000
+_REPLAY_TOGETHER = 500  # like a read of so many: one that has another form makes those beside it be read one by one
 _FOREVER = float("inf")
 
 
@@ -219,8 +220,9 @@ class Desk:
         most = min(_REPLAY_AT_ONCE, self._inherited or _REPLAY_AT_ONCE)
         messages, position = self.spool.read(most=most)
         intake = self._replay_intake
-        for start, stop in _runs(messages):
-            intake.take(as_frames(messages[start:stop]), messages[start].received_us)
+        for start in range(0, len(messages), _REPLAY_TOGETHER):
+            some = messages[start : start + _REPLAY_TOGETHER]
+            intake.take(as_frames(some), max(message.received_us for message in some))
         batch = intake.take_batch()
         readings = batch.readings  # before it is persisted, which moves some of them about
         try:
@@ -237,19 +239,10 @@ class Desk:
         self._reports.replayed(batch, readings, outcome, was_inherited)
 
 
-def _runs(messages: list[Spooled]) -> list[tuple[int, int]]:
-    """Return the stretches of messages that were received at the same moment."""
-    runs = []
-    start = 0
-    for i in range(1, len(messages) + 1):
-        if i == len(messages) or messages[i].received_us != messages[start].received_us:
-            runs.append((start, i))
-            start = i
-    return runs
-
-
 def _as_messages(batch: Batch) -> list[Spooled]:
     return [
-        Spooled(topic, payload, batch.received_us, i in batch.retained, batch.content_types.get(i, ""))
+        Spooled(
+            topic, payload, batch.ticks.get(i, batch.received_us), i in batch.retained, batch.content_types.get(i, "")
+        )
         for i, (topic, payload) in enumerate(zip(batch.topics, batch.payloads, strict=True))
     ]

@@ -26,6 +26,9 @@ class Frames:
     packet_ids: list[bytes] = field(default_factory=list)  # two bytes each; none for QoS 0
     retained: set[int] = field(default_factory=set)  # which of them the broker had stored
     content_types: dict[int, str] = field(default_factory=dict)
+    ticks: list[int] = field(
+        default_factory=list
+    )  # of messages that are read again: the moments they had, in microseconds
     redelivered: int = 0
 
     def __len__(self) -> int:

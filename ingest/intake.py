@@ -87,6 +87,8 @@ class Intake:
         batch.payloads += payloads
         batch.packet_ids += frames.packet_ids
         batch.received_us = max(received_us, batch.received_us)
+        if frames.ticks:
+            batch.ticks.update(enumerate(frames.ticks, first))
         if frames.redelivered:
             batch.is_suspect = True
         odd = frames.retained or frames.content_types
@@ -165,7 +167,9 @@ class Intake:
             self._on_broker(topic, payload)
             self.batch.system_messages += 1
             return
-        self._tick = max(received_us, self._tick + 1)  # messages without a time of their own must not collide
+        # Messages without a time of their own must not collide; those read again say the same as when they came.
+        self._tick = frames.ticks[i] if frames.ticks else max(received_us, self._tick + 1)
+        self.batch.ticks[message] = self._tick
         known = self._find_topic(topic, frames.content_types.get(i), message)
         if known is None:
             return

@@ -164,9 +164,10 @@ WHERE liveness.at <= EXCLUDED.at
 -- name: reject_messages
 -- What could not be stored, with the message as it came.
 INSERT INTO rejected_message (tenant_id, collector_id, received_at, topic, payload, reason, detail, is_retained)
-SELECT w.tenant_id, %(collector_id)s, %(received_at)s, w.topic, w.payload, w.reason, w.detail, w.is_retained
-FROM unnest(%(tenant_ids)s::int[], %(topics)s::bytea[], %(payloads)s::bytea[], %(reasons)s::text[], %(details)s::text[],
-            %(retained)s::boolean[]) AS w (tenant_id, topic, payload, reason, detail, is_retained)
+SELECT w.tenant_id, %(collector_id)s, w.received_at, w.topic, w.payload, w.reason, w.detail, w.is_retained
+FROM unnest(%(tenant_ids)s::int[], %(received_at)s::timestamptz[], %(topics)s::bytea[], %(payloads)s::bytea[],
+            %(reasons)s::text[], %(details)s::text[], %(retained)s::boolean[])
+    AS w (tenant_id, received_at, topic, payload, reason, detail, is_retained)
 
 -- name: count_rejected
 -- Refused messages by reason, the largest pile first.

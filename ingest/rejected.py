@@ -118,13 +118,15 @@ def retry_rejected(
         done.messages += len(messages)
         done.left_alone += len(messages) - len(mine)
         for message in mine:
+            received_us = round(message.received_at.timestamp() * 1e6)
             intake.take(
                 Frames(
                     topics=[message.topic],
                     payloads=[message.payload],
                     retained={0} if message.is_retained else set(),
+                    ticks=[received_us],
                 ),
-                round(message.received_at.timestamp() * 1e6),
+                received_us,
             )
         refusals = _count_trial(intake) if is_trial else _store(writer, intake, mine, done)
         again = {refusal.message for refusal in refusals}
@@ -165,7 +167,7 @@ def _store(writer: Writer, intake: Intake, messages: Sequence[Rejected], done: R
     kept = sealed.refusals  # their messages are in the table, and stay
     outcome = writer.persist_sealed(
         replace(sealed, refusals=[]),
-        Messages(batch.topics, batch.payloads, batch.retained),
+        Messages(batch.topics, batch.payloads, batch.retained, batch.ticks),
         received_us=batch.received_us,
     )
     done.stored += outcome.stored

@@ -366,6 +366,7 @@ def as_frames(messages: Sequence[Spooled]) -> Frames:
     for i, message in enumerate(messages):
         frames.topics.append(message.topic)
         frames.payloads.append(message.payload)
+        frames.ticks.append(message.received_us)
         if message.is_retained:
             frames.retained.add(i)
         if message.content_type:

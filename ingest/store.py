@@ -284,7 +284,7 @@ class Store:
             sealed: the batch.
             conflict_path: some keys may exist already.
             messages: the raw messages, for those that are refused.
-            received_us: when they came.
+            received_us: when they came, those that have no tick of their own.
             tenants: ids by slug, for those that are refused.
 
         Raises:
@@ -388,7 +388,7 @@ class Store:
             queries.reject_messages,
             {
                 "collector_id": self._collector_id,
-                "received_at": as_datetime(received_us),
+                "received_at": [as_datetime(messages.ticks.get(refusal.message, received_us)) for refusal in refusals],
                 "tenant_ids": [tenants.get(refusal.tenant or "") for refusal in refusals],
                 "topics": [messages.topics[refusal.message] for refusal in refusals],
                 "payloads": [messages.payloads[refusal.message] for refusal in refusals],
@@ -427,6 +427,7 @@ class Messages:
     topics: list[bytes]
     payloads: list[bytes]
     retained: set[int]
+    ticks: dict[int, int]  # when some of them came, in microseconds; of the others the batch knows
 
 
 def _printable(text: str) -> str:

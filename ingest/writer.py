@@ -156,7 +156,7 @@ class Writer:
             LeaseLost: another process took over; the same.
         """
         sealed = self.resolve_and_seal(batch) if batch.sealed is None else batch.sealed
-        messages = Messages(batch.topics, batch.payloads, batch.retained)
+        messages = Messages(batch.topics, batch.payloads, batch.retained, batch.ticks)
         return self.persist_sealed(sealed, messages, received_us=batch.received_us)
 
     def resolve_and_seal(self, batch: Batch) -> Sealed:

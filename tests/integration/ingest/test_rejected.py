@@ -112,6 +112,23 @@ async def test_a_wrong_unit_stays_refused_over_a_restart_and_a_second_try(
     ]
 
 
+async def test_what_a_message_without_a_time_had_stored_is_not_stored_again(
+    plain_database, mosquitto, collecting, publish, reading, settings_for, rows
+):
+    """Of each message one reading was stored, under the moment it came; the other was refused."""
+    messages = [("fettle/default/s1/m1", b'{"a":%d,"b":%d}' % (n, n)) for n in range(5)]
+    async with collecting(plain_database, mosquitto, collector_max_sensors=1) as running:
+        await publish(mosquitto, [("fettle/default/s1/m1/a", reading(9, unit="A"))])
+        await running.settle(1)
+        await publish(mosquitto, messages)
+        await running.settle(6)
+    before = rows(plain_database, "SELECT ts FROM reading WHERE flags = 1 ORDER BY ts")
+    done = retry_rejected(settings_for(), url=plain_database.url, choice=Choice())
+    assert (done.messages, done.accepted, done.stored, done.duplicates) == (5, 5, 5, 5)
+    by_name = "SELECT ts FROM reading r JOIN sensor s ON s.id = r.sensor_id WHERE s.name = %s AND flags = 1 ORDER BY ts"
+    assert rows(plain_database, by_name, "a") == rows(plain_database, by_name, "b") == before
+
+
 def test_sparkplug_messages_are_left_alone(plain_database, settings_for):
     with psycopg.connect(plain_database.url) as conn:
         conn.execute(

@@ -58,6 +58,30 @@ async def test_what_one_process_spooled_the_next_one_stores(plain_database, prox
     assert rows(plain_database, "SELECT count(*) FROM reading") == [(6000,)]
 
 
+async def test_a_commit_whose_answer_was_lost_and_the_spool_store_nothing_twice(
+    plain_database, mosquitto, proxied, collecting, publish, rows
+):
+    """The messages have no time stamp: the moment they came is part of their key."""
+    proxy, through = proxied(plain_database)
+    topic = "fettle/default/s1/m1/x"
+    async with collecting(through, mosquitto, collector_spool="spool") as running:
+        await publish(mosquitto, [(topic, b"0")])  # registers the sensor
+        await running.settle(1)
+        proxy.cut_after_commit = 1
+        proxy.is_down = True
+        several = ([(topic, b"%d" % n) for n in range(start, start + 5)] for start in range(1, 21, 5))
+        await asyncio.gather(
+            *(publish(mosquitto, some) for some in several)
+        )  # so that they are read one after the other
+        await running.until(lambda c: c.messages.spooled > 0)
+        assert proxy.cut_after_commit == 0, "the fault must have struck"
+        assert rows(plain_database, "SELECT count(*) FROM reading")[0][0] > 1, "the batch was committed"
+        proxy.is_down = False
+        await running.until(lambda c: c.messages.done == 21)
+        assert running.collector.counters.readings.duplicates > 0
+    assert rows(plain_database, "SELECT value FROM reading ORDER BY value") == [(float(n),) for n in range(21)]
+
+
 async def test_a_full_disk_degrades_to_holding(plain_database, proxied, collecting, rows, monkeypatch):
     from ingest import options as module
     from ingest.spool import Spool
