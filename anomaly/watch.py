@@ -91,12 +91,17 @@ class Watch:
         self.counts = WatchCounts()
         self.engine = Engine(config, limits=limits)
 
-    async def open(self) -> None:
-        """Take up the stored state, or that of another number of processes, or start from the oldest batch of the ledger."""
+    async def open(self, *, rebuild: bool = False) -> None:
+        """Take up the stored state, or that of another number of processes, or start from the oldest batch of the ledger.
+
+        With `rebuild` forget what is stored under this name, take nothing over, and start from the ledger.
+        """
         await self._load_fleet()
         self._config = await self._config_in_force()
+        if rebuild:
+            await store.forget_state(self._pool, shard=self._name)
         found = await store.load_state(self._pool, shard=self._name)
-        if found is None:
+        if found is None and not rebuild:
             await handover.take_over(
                 self._pool,
                 shard=self._shard,
@@ -108,7 +113,7 @@ class Watch:
             found = await store.load_state(self._pool, shard=self._name)
         mine = self._mine()
         self._stored = None if found is None else dict(found[0])
-        if found is None and self._shadow is not None:  # it begins with what the live one knows
+        if found is None and self._shadow is not None and not rebuild:  # it begins with what the live one knows
             found = await store.load_state(self._pool, shard=self._shard)
         if found is None:
             self.engine = Engine(self._config, limits=self._limits)
@@ -122,6 +127,8 @@ class Watch:
         self._decisions.watch(self.engine, mine)
         self._events = []
         self._heeded_s = -float("inf")
+        if rebuild:
+            await self.save()  # so that nobody takes over an older state in its place
         log.info("detect.opened", shard=self._name, machines=len(mine.machines), sensors=len(mine.sensors))
 
     def _load_engine(self, state: bytes) -> Engine:
@@ -382,12 +389,14 @@ async def watch(
     limits: Limits | None = None,
     closings: Closings | None = None,
     shadow: str | None = None,
+    rebuild: bool = False,
     poll_s: float = 2.0,
 ) -> WatchCounts:
     """Detect until `stop` is set; then store the state and return what was done.
 
     Waits for its turn if another process holds the shard, or machines of it under another number of processes. With
-    `shadow`, the name of a kept configuration, nothing is handed on.
+    `shadow`, the name of a kept configuration, nothing is handed on. With `rebuild` what is stored under that name is
+    forgotten first, once nobody else holds it.
 
     Raises:
         LostShard: another process took the shard over.
@@ -405,8 +414,9 @@ async def watch(
         name = handover.lock_name(state_name(shard, kept))
         async with _woken(url, poll_s, on_decision=loop.hurry) as wait:
             await lease.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
-            if not await _open_unless(stop, loop):
+            if not await _open_unless(stop, loop, rebuild=rebuild):
                 return loop.counts
+            await loop.heed()  # which rules only watch must be known before anything is handed on
             await loop.announce()
             opinions = asyncio.create_task(loop.keep_examining(), name="detect.opinions")
             while not stop.is_set():
@@ -420,9 +430,9 @@ async def watch(
             return loop.counts
 
 
-async def _open_unless(stop: asyncio.Event, loop: Watch) -> bool:
+async def _open_unless(stop: asyncio.Event, loop: Watch, *, rebuild: bool) -> bool:
     """Open a loop, which may wait for others to stop; say whether it is open, or `stop` came first."""
-    opening = asyncio.create_task(loop.open(), name="detect.open")
+    opening = asyncio.create_task(loop.open(rebuild=rebuild), name="detect.open")
     stopping = asyncio.create_task(stop.wait(), name="detect.stop")
     await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
     for task in (stopping, opening):

@@ -5,7 +5,7 @@ import asyncio
 import signal
 from typing import Any
 
-from anomaly.api import EngineConfig, forget_state, load_limits, watch
+from anomaly.api import EngineConfig, load_limits, watch
 from fettle.commands.migrate import database_url
 from fettle.db import DatabaseRole, open_pool
 from fettle.settings import Settings
@@ -43,8 +43,6 @@ async def _run(args: argparse.Namespace, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with open_pool(url, role=DatabaseRole.WORKER, name="detect-tickets", size=2) as pool:
-        if args.rebuild:
-            await forget_state(pool, shard=shard)
         await watch(
             url,
             shard=shard,
@@ -54,4 +52,5 @@ async def _run(args: argparse.Namespace, settings: Settings) -> None:
             limits=limits,
             closings=list_closings,
             shadow=args.shadow,
+            rebuild=args.rebuild,
         )

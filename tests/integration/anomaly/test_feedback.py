@@ -1,10 +1,11 @@
 """Outcomes of findings change what detection does next: levels, demotion, baselines; against a real PostgreSQL."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
-from anomaly.api import list_lifts, list_rules, record_outcome, to_instant
+from anomaly.api import EngineConfig, list_lifts, list_rules, record_outcome, to_instant, watch
 from fettle.db import transaction
 from fettle.model import FaultFamily, FindingOutcome, Rejection, Repair
 
@@ -171,6 +172,31 @@ async def test_a_rule_that_is_mostly_wrong_watches_and_makes_no_ticket(plain_pla
         plant.store(plant.hours(LEARNED + 56, LEARNED + 100, levels={1: 1.5}))  # more evidence of it
         await plant.drain(loop)
         assert recorder.raised() == ["P-1"]
+    await no_ticket_after_a_restart(plant, finding_id)
+
+
+async def no_ticket_after_a_restart(plant, finding_id):
+    """A process that starts knows which rules only watch before it hands on the first finding."""
+    plant.query("UPDATE finding_outcome SET decided_at = now() RETURNING id")
+    plant.query(
+        "UPDATE finding SET announced_revision = 0 WHERE machine_id = %s AND key NOT LIKE 'other-%%' RETURNING id",
+        plant.machines[1],
+    )
+    plant.query(
+        """INSERT INTO finding (tenant_id, machine_id, key, fault_family, kind, severity, onset_at, raised_at, detector, model_version,
+           score, evidence) SELECT tenant_id, machine_id, 'due', 'overheating', kind, severity, onset_at, raised_at, detector,
+           model_version, score, evidence FROM finding WHERE id = %s RETURNING id""",
+        finding_id,
+    )
+    stop, heard = asyncio.Event(), []
+
+    async def on_event(announcement):
+        heard.append(announcement.event.finding)
+        if heard[-1].key == "due":
+            stop.set()
+
+    await asyncio.wait_for(watch(plant.url, shard="0/1", config=EngineConfig(), on_event=on_event, stop=stop), 60)
+    assert [f.key for f in heard if f.kind == "machine"] == ["due"]
 
 
 @pytest.mark.parametrize("repair", [Repair.REPAIRED, Repair.REPLACED, Repair.NONE])

@@ -6,7 +6,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from anomaly.api import BadShard, Engine, EngineConfig, LostShard, load_fleet, watch
+from anomaly.api import BadShard, Engine, EngineConfig, LostShard, keep_config, load_fleet, watch
+from fettle.db import transaction
 
 MACHINES = 4
 FAULTS = {0: 100, 1: 106, 2: 112, 3: 118}  # machine -> hour from which it vibrates twice as much
@@ -174,3 +175,29 @@ async def test_late_machines_join_the_process_that_owns_them(plain_plant_of):
     owned = [loop.engine.machines.machine_id.tolist() for loop in loops]
     assert sorted(np.concatenate(owned).tolist()) == plant.machines
     assert all(machine % 2 == k for k, machines in enumerate(owned) for machine in machines)
+
+
+async def test_a_rebuild_forgets_its_own_state_and_takes_over_no_other(plain_plant_of):
+    plant = plain_plant_of(2)
+    async with plant.pool(size=4) as pool:
+        plant.store(plant.hours(0, 30), at_once=6)
+        (live,) = await run(plant, pool, plant.recorder(), ["0/1"])
+        async with transaction(pool, tenant_id=None) as conn:
+            kept = await keep_config(
+                conn, name="s", config=EngineConfig(multiplier=4.0), base=EngineConfig(), by="sue", now=plant.instant(0)
+            )
+        (shadow,) = await run(plant, pool, plant.recorder(), ["0/1"], shadow=kept)
+        assert shadow.engine.machines.learned_us.min() == live.engine.machines.learned_us.min() > 0
+        shadow = plant.watch(pool, plant.recorder(), shard="0/1", shadow=kept)
+        half = plant.watch(pool, plant.recorder(), shard="0/2")
+        for loop in (shadow, half):
+            await loop.open(rebuild=True)
+            assert (loop.engine.machines.learned_us == 0).all()
+        assert shards(plant) == ["0/1", "0/2", f"shadow {kept.id}:0/1"]  # the live state is left alone
+        again = plant.watch(pool, plant.recorder(), shard="0/1")
+        await again.open()
+        assert (again.engine.machines.learned_us > 0).all()
+
+
+def shards(plant):
+    return [name for (name,) in plant.query("SELECT shard FROM detector_state ORDER BY shard")]
