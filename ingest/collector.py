@@ -86,6 +86,7 @@ class Collector:
         self._under_way: deque[Batch] = deque()  # handed to the writer, oldest first; at most two
         self._linger: asyncio.TimerHandle | None = None
         self._read_at_s = 0.0  # when messages came last
+        self._is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer_ready: asyncio.Future[None] | None = None
@@ -285,6 +286,9 @@ class Collector:
     def _take(self, link: Link, frames: Frames, nbytes: int) -> None:
         if link.lost.done():
             return
+        if self._is_draining:  # a connection that was made meanwhile: its messages stay with the broker
+            link.pause()
+            return
         intake = self.intake
         # A resumed session may deliver in the same breath as it says yes, before `_open` has returned: the batch belongs
         # to the link that brought it, not to whichever is on record.
@@ -358,7 +362,7 @@ class Collector:
         self._under_way.append(batch)
         self._idle.clear()
         self.desk.jobs.put(batch)
-        if isinstance(batch.source, Link):
+        if isinstance(batch.source, Link) and not self._is_draining:
             batch.source.resume()
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
@@ -426,14 +430,13 @@ class Collector:
 
     async def _drain(self) -> None:
         """Stop reading, store and acknowledge what has arrived, within the time a supervisor gives us."""
+        self._is_draining = True
         if self._link is not None:
             self._link.pause()
         deadline = monotonic_s() + _DRAIN_S
         while self._under_way or self.intake.batch:
             if not self._under_way:
                 self._flush()
-                if self._link is not None:
-                    self._link.pause()
             try:
                 await asyncio.wait_for(self._idle.wait(), max(deadline - monotonic_s(), 0.01))
             except TimeoutError:

@@ -267,3 +267,28 @@ async def test_a_standby_is_not_written_to(plain_database, broker_of, collecting
             conn.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await running.settle(2000, seconds=30)
     assert rows(plain_database, "SELECT count(*) FROM reading") == [(2000,)]
+
+
+async def test_after_the_word_to_stop_nothing_more_is_taken(
+    plain_database, proxied, broker_of, collecting, monkeypatch
+):
+    """What had come is stored and acknowledged; what had not stays with the broker."""
+    proxy, through = proxied(plain_database)
+    broker = broker_of(_plant(300_000), rate=15_000)
+    async with collecting(through, broker) as running:
+        collector = running.collector
+        drain, taken = collector._drain, []
+
+        async def watch():
+            taken.append(collector.counters.messages.received)
+            asyncio.get_running_loop().call_later(0.1, proxy.hold_commits.set)
+            await drain()
+
+        monkeypatch.setattr(collector, "_drain", watch)
+        await running.until(lambda c: c.batches > 5)
+        proxy.hold_commits.clear()
+        await _until(lambda: collector._under_way and len(collector.intake.batch) > 200)
+        running.stop.set()
+        await running.task
+        assert collector.counters.messages.received == taken[0]
+        assert collector.counters.messages.done == taken[0]
