@@ -6,6 +6,7 @@
 An order is done with the state that it led to, or not at all: after a crash it is carried out again.
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +31,7 @@ log = logs.get("detect")
 _NOT_NOW = (psycopg.OperationalError, psycopg_pool.PoolTimeout)  # the database is away: nothing can be heeded
 _CLOSINGS = 100  # to hear at once: after a long pause they are heard in portions
 _SIMILAR = 5
+_EXTRACTED = 100
 _REMEMBER = timedelta(hours=1)
 _OVERLAP = timedelta(hours=1)  # a ticket that was being closed when we last looked
 
@@ -66,10 +68,15 @@ class Decisions:
         self._in_force = None  # new rows carry none yet
         self.classes = {int(m.machine_id): m.machine_class or "" for m in fleet.machines}
 
-    def rename(self, engine: Engine) -> None:
+    async def rename(self, engine: Engine) -> None:
         """Register what the machines have learned under the names it has now, after a change of configuration."""
-        names = [(int(m.machine_id), versions.name_of(engine, int(m.machine_id))) for m in self._fleet.machines]
-        self._learned.extend(versions.extract(engine, machine_id) for machine_id, name in names if name)
+
+        def extract(machine_ids: list[int]) -> list[ModelVersion]:
+            return [versions.extract(engine, i) for i in machine_ids if versions.name_of(engine, i)]
+
+        ids = [int(m.machine_id) for m in self._fleet.machines]
+        for k in range(0, len(ids), _EXTRACTED):  # milliseconds each: nothing else may wait for them
+            self._learned.extend(await asyncio.to_thread(extract, ids[k : k + _EXTRACTED]))
 
     @property
     def is_pending(self) -> bool:
@@ -229,7 +236,8 @@ class Decisions:
         for tenant_id, order, refused in self._done:
             await set_tenant(conn, tenant_id=tenant_id)
             await conn.execute(
-                load_queries("anomaly").finish_order, {"tenant_id": tenant_id, "id": order.id, "now": now}
+                load_queries("anomaly").finish_order,
+                {"tenant_id": tenant_id, "id": order.id, "now": now, "refusal": refused},
             )
             await note(
                 conn,
@@ -237,7 +245,7 @@ class Decisions:
                 machine_id=order.machine_id,
                 at=now,
                 actor=order.ordered_by,
-                kind="reset" if order.kind == "reset" else "activated",
+                kind="refused" if refused else "reset" if order.kind == "reset" else "activated",
                 reason=order.reason,
                 detail={"order": order.id, "version": order.version, **({"refused": refused} if refused else {})},
             )

@@ -363,14 +363,14 @@ WHERE o.tenant_id = %(tenant_id)s AND o.done_at IS NULL
 ORDER BY o.id
 
 -- name: finish_order
--- Note that an order is carried out.
+-- Note that an order is carried out, or why it never will be.
 UPDATE detector_order
-SET done_at = %(now)s
+SET done_at = %(now)s, refusal = %(refusal)s
 WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND done_at IS NULL
 
 -- name: find_order
 -- One order, for whoever waits for it.
-SELECT id, machine_id, kind, version, ordered_at, done_at
+SELECT id, machine_id, kind, version, ordered_at, done_at, refusal
 FROM detector_order
 WHERE tenant_id = %(tenant_id)s AND id = %(id)s
 
@@ -407,7 +407,7 @@ WHERE tenant_id = %(tenant_id)s AND machine_id = %(machine_id)s AND version = %(
 -- Which versions of a machine's model people put in force, newest first.
 SELECT id, kind, version, reason, ordered_by, ordered_at, done_at
 FROM detector_order
-WHERE tenant_id = %(tenant_id)s AND machine_id = %(machine_id)s AND done_at IS NOT NULL
+WHERE tenant_id = %(tenant_id)s AND machine_id = %(machine_id)s AND done_at IS NOT NULL AND refusal = ''
 ORDER BY id DESC
 
 -- name: list_newest_versions

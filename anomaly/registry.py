@@ -34,6 +34,10 @@ class NoEarlierVersion(FettleError):
     """Machine {machine} has no version before {version}: there is nothing to go back to."""
 
 
+class OrderRefused(FettleError):
+    """Order {order} was not carried out: {why}. The machine keeps the model it had."""
+
+
 class NoSuchConfig(FettleError):
     """There is no configuration {name!r}. `fettle model configs` shows those that are kept."""
 
@@ -167,13 +171,19 @@ async def previous_version(conn: AsyncConn, *, tenant_id: int, machine_id: int, 
 
 
 def _trail(known: Sequence[Mapping[str, Any]], activations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the versions a machine can go back through, the present one first, given both newest first."""
+    """Return the versions a machine can go back through, the present one first, given both newest first.
+
+    Versions of one number are one fit under the names of several configurations: only the first of them counts.
+    """
+    at = 0
     names = [str(row["version"]) for row in known]
-    if not activations or not known or known[0]["created_at"] > activations[0]["done_at"]:
-        return names
-    present = str(activations[0]["version"])
-    at = names.index(present) if present in names else 0
-    return [present, *names[at + 1 :]]
+    if activations and known and known[0]["created_at"] <= activations[0]["done_at"]:
+        present = str(activations[0]["version"])
+        at = names.index(present) if present in names else 0
+    first_of: dict[int, str] = {}
+    for row in known[at:]:
+        first_of.setdefault(int(row["number"]), str(row["version"]))
+    return list(first_of.values())
 
 
 # -- configurations --------------------------------------------------------------------------------------------------
@@ -299,12 +309,18 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def wait_for_order(pool: Pool, *, tenant_id: int, order: int, seconds: float) -> float | None:
-    """Return how many seconds after it was given an order was carried out; None if it was not within `seconds`."""
+    """Return how many seconds after it was given an order was carried out; None if it was not within `seconds`.
+
+    Raises:
+        OrderRefused: it never will be.
+    """
     until = clock.monotonic_s() + seconds
     while True:
         async with transaction(pool, tenant_id=tenant_id) as conn:
             parameters = {"tenant_id": tenant_id, "id": order}
             row = await (await conn.execute(load_queries("anomaly").find_order, parameters)).fetchone()
+        if row is not None and row[6]:
+            raise OrderRefused(order=order, why=row[6])
         if row is not None and row[5] is not None:
             return float((row[5] - row[4]).total_seconds())
         if clock.monotonic_s() > until:

@@ -85,6 +85,7 @@ class Machines(Columns):
     mode: IntArray = column("i8", Mode.UNKNOWN)
     tier: IntArray = column("i8", Tier.LIMITS)
     version: IntArray = column("i8", 0)
+    newest: IntArray = column("i8", 0)  # the highest number ever given: a version put back does not lower it
     covered_us: IntArray = column("i8", 0)
     frozen_us: IntArray = column("i8", 0)
     learned_steps: IntArray = column("i8", 0)

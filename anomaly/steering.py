@@ -30,7 +30,7 @@ VIEWS: dict[str, tuple[View, ...]] = {
 LEVEL_RULES = (*VIEWS, "change")
 """Rules that see one and the same: how far a value is from where it should be."""
 
-_KEPT_OF_MACHINE = {"machine_id", "seen_us", "load_row", "version", "is_silent", "historical"}
+_KEPT_OF_MACHINE = {"machine_id", "seen_us", "load_row", "version", "newest", "is_silent", "historical"}
 _KEPT_OF_SENSOR = {
     "sensor_id", "machine", "alarm", "kind", "low", "high", "alarm_at", "limit_lift", "change_lift", "last_ts", "last_x", "prev_x",
     "period_us", "late",
@@ -130,6 +130,7 @@ def reset(engine: Engine, machine_id: int, *, after_version: int = 0) -> list[Fi
         _blank(table, mine, kept)
     engine.machines.step_us[machine] = int(engine.config.fine_step_s * 1e6)
     engine.machines.version[machine] = max(int(engine.machines.version[machine]), after_version)
+    engine.machines.newest[machine] = max(int(engine.machines.newest[machine]), after_version)
     load = int(engine.machines.load_row[machine])
     for row in rows.tolist():
         kind = KINDS[int(engine.sensors.kind[row])]

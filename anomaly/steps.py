@@ -516,7 +516,7 @@ class Steps:
         self._learn_stuck(rows)
         began = m.trained_from[machine] if keeps and m.trained_from[machine] > NEVER else at[0]
         m.trained_from[machine], m.trained_until[machine] = began, at[-1]
-        m.version[machine] += 1
+        m.version[machine] = m.newest[machine] = max(m.version[machine], m.newest[machine]) + 1
         own = (
             m.learned_us[machine] >= config.own_model_hours * 3.6e9
             and m.learned_steps[machine] >= config.own_model_steps

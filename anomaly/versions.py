@@ -187,6 +187,8 @@ def put(engine: Engine, body: bytes, *, sha256: str) -> None:
         for name in names
         if f"{prefix}.{name}" in arrays
     ]
+    newest = engine.machines.newest
+    newest[machine] = max(newest[machine], engine.machines.version[machine])
     for column, target, values in checked:
         here = target >= 0
         column[target[here]] = values[here]

@@ -154,7 +154,7 @@ class Watch:
         """Let the numbers of model versions go on after those that are registered: a name stands for one version for good."""
         newest = await store.newest_versions(self._pool, tenant_ids=self._fleet.tenant_of.values())
         for row, machine_id in enumerate(self.engine.machines.machine_id.tolist()):
-            self.engine.machines.version[row] = newest.get(machine_id, 0)
+            self.engine.machines.version[row] = self.engine.machines.newest[row] = newest.get(machine_id, 0)
 
     async def step(self) -> int:
         """Heed decisions, fold the batches that wait, store what came of it, hand it on; return how many batches there were."""
@@ -183,7 +183,7 @@ class Watch:
             self.engine = self._load_engine(state)
             self.engine.set_aside(self.counts.quarantined)
             self._decisions.watch(self.engine, self._mine())
-            self._decisions.rename(self.engine)
+            await self._decisions.rename(self.engine)
         try:
             await self._decisions.heed(self.engine, now=to_instant(self._now_us()), into=self._events)
         except (psycopg.OperationalError, psycopg_pool.PoolTimeout):

@@ -190,7 +190,7 @@ CREATE TABLE detection_event (
     CONSTRAINT detection_event_pkey PRIMARY KEY (id),
     CONSTRAINT detection_event_machine_fkey FOREIGN KEY (tenant_id, machine_id) REFERENCES machine (tenant_id, id),
     CONSTRAINT detection_event_kind_check CHECK (kind IN ('inhibited', 'inhibition_ended', 'held', 'released', 'outcome', 'level_raised',
-        'level_restored', 'proposed', 'ordered', 'reset', 'activated'))
+        'level_restored', 'proposed', 'ordered', 'reset', 'activated', 'refused'))
 );
 CREATE INDEX detection_event_machine_idx ON detection_event (tenant_id, machine_id, id);
 

@@ -15,6 +15,7 @@ from anomaly.api import (
     ConfigTaken,
     EngineConfig,
     NoSuchVersion,
+    OrderRefused,
     StructureChanged,
     activate,
     compare_shadow,
@@ -24,6 +25,7 @@ from anomaly.api import (
     previous_version,
     promote,
     to_instant,
+    wait_for_order,
     watch,
 )
 from fettle.commands import model as model_verb
@@ -101,6 +103,7 @@ async def test_rolling_back_and_forth_takes_the_next_step_and_survives_a_restart
     async with plant.pool() as pool:
         loop = await learned(plant, pool, recorder)
         newest, before = (await versions(pool, plant))[:2]
+        assert int(loop.engine.machines.newest[0]) == newest["number"]
         async with transaction(pool, tenant_id=plant.tenant) as conn:
             assert await previous_version(conn, tenant_id=plant.tenant, machine_id=plant.machines[0], number="P-1") == before["version"]  # fmt: skip
         await order(pool, plant, before["version"])
@@ -110,6 +113,7 @@ async def test_rolling_back_and_forth_takes_the_next_step_and_survives_a_restart
         await again.open()
         assert again.engine.model_version(0) == before["version"]
         assert again.engine.machines.is_learning.tolist() == [False, True]  # it stays with it; the other one goes on
+        assert int(again.engine.machines.newest[0]) == newest["number"]  # the next fit takes no name that is given
         await order(pool, plant, newest["version"])
         await again.step()
         assert again.engine.model_version(0) == newest["version"]
@@ -148,8 +152,14 @@ async def test_a_pickle_among_the_versions_is_refused_and_nothing_changes(plain_
             async with asyncio.timeout(20):
                 await loop.step()
         assert loop.engine.model_version(0) == before
+        ((refused,),) = plant.query("SELECT max(id) FROM detector_order")
+        with pytest.raises(OrderRefused, match="not carried out"):
+            await wait_for_order(pool, tenant_id=plant.tenant, order=refused, seconds=1.0)
+        async with transaction(pool, tenant_id=plant.tenant) as conn:  # it is no step of the way back
+            previous = await previous_version(conn, tenant_id=plant.tenant, machine_id=plant.machines[0], number="P-1")
     assert plant.query("SELECT count(*) FROM detector_order WHERE done_at IS NULL") == [(0,)]
-    assert plant.query("SELECT count(*) FROM detection_event WHERE detail ? 'refused'") == [(2,)]
+    assert previous not in {"evil.0", "evil.1", before}
+    assert plant.query("SELECT count(*) FROM detection_event WHERE kind = 'refused'") == [(2,)]
 
 
 def _object_array():
@@ -221,6 +231,12 @@ async def test_promoting_a_configuration_and_taking_it_back_reaches_the_running_
             assert loop.engine.config == expected
             assert int(loop.engine.machines.learned_us[0]) == learned_us
             assert (await versions(pool, plant))[0]["config_digest"] == expected.digest() or config_id is None
+            numbers = {v["version"]: v["number"] for v in await versions(pool, plant)}
+            async with transaction(pool, tenant_id=plant.tenant) as conn:
+                before = await previous_version(
+                    conn, tenant_id=plant.tenant, machine_id=plant.machines[0], number="P-1"
+                )
+            assert numbers[before] < max(numbers.values())  # another fit, not the same under another name
         again = plant.watch(pool, plant.recorder())
         await again.open()
         assert again.engine.config == BASE

@@ -210,7 +210,19 @@ def test_everything_that_a_fit_writes_is_in_a_version(learned, plant):
             for k, v in table.dump("").items()
             if not np.array_equal(v, before[name][k], equal_nan=v.dtype.kind == "f")
         }
-        assert changed <= {*learned_names, "is_learning"}
+        assert changed <= {*learned_names, "is_learning", "newest"}
+
+
+def test_a_fit_after_an_earlier_version_was_put_back_takes_a_name_of_its_own(learned, plant):
+    engine, _ = learned
+    earlier, again = extract(engine, 1), copy_of(engine, plant)
+    engine.steps._fit(0)
+    given = engine.model_version(0)
+    put(engine, earlier.arrays, sha256=earlier.sha256)
+    assert engine.model_version(0) == earlier.version
+    again.machines.newest[0] = engine.machines.newest[0]  # one that learns on from there
+    again.steps._fit(0)
+    assert again.model_version(0) not in {earlier.version, given}
 
 
 def test_the_names_of_what_is_learned_are_columns():
