@@ -38,11 +38,15 @@ class Steps:
         e = self._engine
         m, s, ch, config = e.machines, e.sensors, e.channels, e.config
         sensor_rows, owner = e.sensors_of.rows(which)
+        heard = np.bincount(owner, weights=s.count[sensor_rows] > 0, minlength=len(which)) > 0
+        if not heard.any():
+            return []
+        if not heard.all():  # a step without a sample is none, whoever else closes one
+            which = which[heard]
+            sensor_rows, owner = e.sensors_of.rows(which)
         count = s.count[sensor_rows]
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(count > 0, s.total[sensor_rows] / count, np.nan)
-        if not (count > 0).any():
-            return []
         at = (m.open_step[which] + 1) * m.step_us[which]
         dt_s = np.minimum((at - m.last_step_us[which]) / 1e6, 1e9)
         has_load = m.load_row[which] >= 0

@@ -5,6 +5,7 @@ import pytest
 
 from anomaly.api import Engine
 from anomaly.partition import assemble
+from fettle.model import Quality
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,38 @@ def test_nothing_is_left_of_machines_that_went(plant, story):
     before = part.sensors.seen.copy()
     part.fold(batches(story)[10], 0)
     assert (part.sensors.seen > before).all()
+
+
+def state_of(engine, machine_id):
+    """All that the tables hold of a machine, but for where its rows lie."""
+    machine = int(np.flatnonzero(engine.machines.machine_id == machine_id)[0])
+    rows = {"m": [machine], "s": engine.sensors_of.of(machine), "c": engine.channels_of.of(machine)}
+    tables = {"m": engine.machines, "s": engine.sensors, "c": engine.channels}
+    links = {"machine", "alarm", "sensor", "load_row"}
+    return {
+        f"{k}.{name}": getattr(table, name)[rows[k]].copy()
+        for k, table in tables.items()
+        for name in table.defaults()
+        if name not in links
+    }
+
+
+@pytest.mark.parametrize("others", [1, 300])
+def test_the_state_of_a_machine_does_not_depend_on_who_shares_its_engine(plant, others):
+    """All its samples are bad for an hour, so that it closes steps without any, while those of the other are good."""
+    rows = plant.readings([plant.machine(days=0.3, period_s=120, seed=seed) for seed in (3, 8)])
+    hour = (rows["ts"] - rows["ts"][0]) // 3_600_000_000
+    rows["quality"][(rows["sensor_id"] <= 3) & (hour == 4)] = Quality.BAD
+    alone, shared = plant.engine_for(1), plant.engine_for(1 + others)
+    for engine in (alone, shared):
+        plant.fold_in_batches(engine, rows[rows["sensor_id"] <= 3] if engine is alone else rows)
+    expected = state_of(alone, 1)
+    for name, values in state_of(shared, 1).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def test_machines_close_their_steps_in_turns_of_256(plant):
+    one, many = plant.engine_for(256), plant.engine_for(1024)
+    assert not one._turn.any()
+    assert (many._turn[:256] == one._turn).all()
+    assert np.unique(many._turn, return_counts=True)[1].tolist() == [256] * 4
