@@ -119,13 +119,27 @@ def _executemany(url: str, messages: int) -> float:
         return len(values) / (time.perf_counter() - began)
 
 
-def _feed(url: str, plant: Plant, table: Table, name: str) -> tuple[float, float, list[float], float]:
-    """Feed a collector in bulk; return messages a second, CPU µs a message, delays, peak memory in MB."""
+def _expect(url: str, collector: dict[str, Any], *, stored: int = 0, duplicates: int = 0) -> None:
+    """End the benchmark unless the ledger says so: a collector that refuses everything acknowledges it as well."""
+    with psycopg.connect(url) as conn:
+        row = conn.execute("SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM batch JOIN collector AS c ON c.id = collector_id WHERE name = %s", (collector["collector_name"],)).fetchone()  # fmt: skip
+    if row != (stored, duplicates):
+        raise SystemExit(f"the ledger says (stored, duplicates) = {row}; {(stored, duplicates)} was to be expected")
+
+
+def _feed(
+    url: str, plant: Plant, table: Table, name: str, *, is_storm: bool = False
+) -> tuple[float, float, list[float], float]:
+    """Feed a collector in bulk; return messages a second, CPU µs a message, delays, peak memory in MB.
+
+    `is_storm`: every message is stored already.
+    """
+    own = _collector()
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("CHECKPOINT")
     with (
         in_process(plant, starts_paused=True) as broker,
-        running("collector", broker.port, url, _collector()) as subject,
+        running("collector", broker.port, url, own) as subject,
     ):
         before = subject.usage()
         began = time.perf_counter()
@@ -136,6 +150,7 @@ def _feed(url: str, plant: Plant, table: Table, name: str) -> tuple[float, float
         tally = broker.tally()
     if tally.errors:
         raise SystemExit(f"the broker complains: {tally.errors}")
+    _expect(url, own, **{"duplicates" if is_storm else "stored": plant.messages})
     table.add(f"{name}: messages a second", rate, "/s")
     cpu = table.add(f"{name}: CPU of the collector", (after.cpu_s - before.cpu_s) / plant.messages * 1e6, "µs/message")
     return rate, cpu, tally.delays_s, after.peak_mb
@@ -172,7 +187,7 @@ def _alone(url: str, table: Table, *, messages: int, rounds: int) -> None:
         table.values.setdefault("delays", []).extend(delays)
         table.add("   ratio to COPY, no index", rate / unindexed, "x")
         table.add("   ratio to COPY into reading", rate / keyed, "x")
-        storm, _, _, _ = _feed(url, plant, table, "collector, the same again")
+        storm, _, _, _ = _feed(url, plant, table, "collector, the same again", is_storm=True)
         table.add("   ratio of the storm to the clean rate", storm / rate, "x")
         gc.collect()
     table.add("executemany into reading", _executemany(url, 10_000), "rows/s")
@@ -186,7 +201,8 @@ def _behind_mosquitto(url: str, folder: Path, table: Table, *, messages: int, ro
             n = messages if name in {"bare", "collector"} else messages // (2 if name == "paho" else 4)
             offset += 1
             plant = Plant(n, sensors=200, start_ms=first_ms(n) - 86_400_000 * (20 + offset))
-            arguments = (url, _collector()) if name == "collector" else ()
+            own = _collector()
+            arguments = (url, own) if name == "collector" else ()
             with (
                 embedded.broker(folder / f"broker{offset}") as broker,
                 running(name, broker.port, *arguments) as subject,
@@ -198,6 +214,8 @@ def _behind_mosquitto(url: str, folder: Path, table: Table, *, messages: int, ro
                 subject.wait(n, timeout_s=300)
                 rate = n / (time.perf_counter() - began)
                 cpu = subject.usage().cpu_s - cpu
+            if name == "collector":
+                _expect(url, own, stored=n)
             table.add(f"{name} behind Mosquitto", rate, "/s")
             table.add(f"{name} behind Mosquitto, CPU", cpu / n * 1e6, "µs/message")
     return table.median("collector behind Mosquitto")
@@ -220,6 +238,7 @@ def _latency(url: str, folder: Path, table: Table, *, rate: float, seconds: floa
             time.sleep(max(start_ms / 1000 - clock.now_us() / 1e6, 0))
             go()
             subject.wait(messages, timeout_s=seconds * 5 + 60)
+    _expect(url, own, stored=messages)
     delays: list[float] = []
     with psycopg.connect(url) as conn:
         for at, payload in conn.execute("SELECT extract(epoch FROM committed_at), payload FROM batch JOIN collector AS c ON c.id = collector_id WHERE name = %s", (own["collector_name"],)):  # fmt: skip

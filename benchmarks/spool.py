@@ -4,7 +4,8 @@ A spool is filled beforehand with the messages of a plant, in pieces as an outag
 stores them oldest first while a synthetic broker sends live messages at a constant rate. The rate of the drain is taken
 between a tenth and nine tenths of it, live messages included; the baseline is binary COPY of as many rows into the same keyed table `reading`, sorted,
 in batches of 10,000. The two alternate. For live messages the time from sending to PUBACK is taken, with a spool to drain
-and without.
+and without; when it is over nothing more is sent, and what is not acknowledged half a minute later counts with the time it has
+waited so far.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from ingest.frames import Frames, cut_publishes
 from ingest.spool import Spool, Spooled
 
 _LIVE_S = 3.0  # at least so long live messages are sent
+_SLOWEST = 500  # messages a second; a drain that takes longer, and a minute for the start, has failed
+_PATIENCE_S = 30.0  # for the last live messages
 _PIECE = 250  # messages that an outage at 5000 a second leaves in one write
 
 
@@ -50,7 +53,11 @@ def _fill(folder: Path, plant: Plant) -> int:
 
 
 def _drain(url: str, folder: Path, *, name: str, messages: int, live_rate: float) -> tuple[float, list[float]]:
-    """Start a collector on a filled spool; return messages drained a second, and delays of live messages."""
+    """Start a collector on a filled spool; return messages drained a second, and delays of live messages.
+
+    Raises:
+        TimeoutError: the spool is not drained in time.
+    """
     plant = Plant(int(live_rate * 600), sensors=20, start_ms=first_ms(0) - 60_000_000, period_ms=1)
     settings = {
         "collector_name": name,
@@ -74,18 +81,31 @@ def _drain(url: str, folder: Path, *, name: str, messages: int, live_rate: float
     watcher = threading.Thread(target=watch, name="watch", daemon=True)
     with in_process(plant, rate=live_rate) as broker:
         watcher.start()
-        with running("collector", broker.port, url, settings):
-            ready_s = time.perf_counter()
-            while time.perf_counter() < ready_s + _LIVE_S or seen[-1][1] < messages:
-                time.sleep(0.05)
-        is_over.set()
-        watcher.join()
-        tally = broker.tally()
+        try:
+            with running("collector", broker.port, url, settings):
+                ready_s = time.perf_counter()
+                deadline_s = ready_s + 60 + messages / _SLOWEST
+                while time.perf_counter() < ready_s + _LIVE_S or not seen or seen[-1][1] < messages:
+                    if time.perf_counter() > deadline_s:
+                        raise TimeoutError(
+                            f"{seen[-1][1] if seen else 0:,} of {messages:,} messages were drained in time"
+                        )
+                    time.sleep(0.05)
+                broker.hold()
+                deadline_s = time.perf_counter() + _PATIENCE_S
+                while (tally := broker.tally()).acknowledged < tally.sent and time.perf_counter() < deadline_s:
+                    time.sleep(0.05)
+        finally:
+            is_over.set()
+            watcher.join()
+    if tally.waiting_s:
+        print(f"{tally.sent - tally.acknowledged:,} of {tally.sent:,} live messages were never acknowledged")
+    delays_s = tally.delays_s + tally.waiting_s
     if not messages:
-        return 0.0, tally.delays_s
+        return 0.0, delays_s
     first = next(entry for entry in seen if entry[1] >= messages * 0.1)
     last = next(entry for entry in seen if entry[1] >= messages * 0.9)
-    return (last[1] - first[1]) / (last[0] - first[0]), tally.delays_s
+    return (last[1] - first[1]) / (last[0] - first[0]), delays_s
 
 
 def run(argv: list[str]) -> dict[str, object]:

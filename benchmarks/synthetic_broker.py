@@ -133,6 +133,7 @@ class Tally:
     first_sent_s: float = 0.0
     last_acknowledged_s: float = 0.0
     delays_s: list[float] = field(default_factory=list)  # from writing a frame to its PUBACK, sampled
+    waiting_s: list[float] = field(default_factory=list)  # sampled too: how long those without a PUBACK wait already
 
 
 class SyntheticBroker(threading.Thread):
@@ -171,6 +172,12 @@ class SyntheticBroker(threading.Thread):
         self._stopping.set()
         self.join(10)
         self._listener.close()
+
+    def look(self) -> Tally:
+        """Return the tally, with the waits of this moment."""
+        now = time.perf_counter()
+        self.tally.waiting_s = [now - sent_s for sent_s in list(self._samples.values())]
+        return self.tally
 
     def cut(self) -> None:
         """Break the connection as a cable would."""
@@ -322,8 +329,10 @@ def _child(source: Source, options: dict[str, Any], pipe: multiprocessing.connec
                     return
                 case "go":
                     broker.may_send.set()
+                case "hold":
+                    broker.may_send.clear()
                 case _:
-                    pipe.send(broker.tally)
+                    pipe.send(broker.look())
         if broker.finished.is_set() and not pipe.closed:
             broker.finished.clear()
             pipe.send("finished")
@@ -340,6 +349,10 @@ class Remote:
     def go(self) -> None:
         """Let a broker that started paused begin."""
         self.pipe.send("go")
+
+    def hold(self) -> None:
+        """Send no more messages until `go`."""
+        self.pipe.send("hold")
 
     def wait(self, timeout_s: float) -> None:
         """Return when every message is acknowledged.
