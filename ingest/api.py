@@ -18,7 +18,7 @@ from fettle.errors import FettleError
 from fettle.settings import Settings
 from fettle.wire import READING_DTYPE, ReadingArray
 from ingest.batch import Sealed, Wanted, sort_unique
-from ingest.catalogue import Refused, RegistrationPolicy
+from ingest.catalogue import Refused, RegistrationPolicy, is_other_quantity
 from ingest.collector import Collector
 from ingest.counters import Counters
 from ingest.decode import ClockPolicy
@@ -204,7 +204,7 @@ class BulkWriter:
             places: site code, machine number, sensor name and unit of each.
 
         Raises:
-            SensorRefused: a sensor may not be registered.
+            SensorRefused: a sensor may not be registered, or measures another quantity than `unit`.
         """
         wanted = [Wanted(tenant, (site, machine, sensor), unit or None) for site, machine, sensor, unit in places]
         found = self._writer.retrying(
@@ -215,6 +215,9 @@ class BulkWriter:
             sensor = found[want]
             if isinstance(sensor, Refused):
                 raise SensorRefused(place="/".join(want.path), why=sensor.detail)
+            if want.unit and is_other_quantity(sensor, want.unit):
+                why = f"it is in {sensor.unit}, not in {want.unit}; correct one of them, or give it another name"
+                raise SensorRefused(place="/".join(want.path), why=why)
             ids.append(sensor.id)
         return ids
 

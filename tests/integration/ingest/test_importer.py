@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fettle.cli import main
-from ingest.api import Columns, bulk_writer, import_file
+from ingest.api import Columns, SensorRefused, bulk_writer, import_file
 from ingest.importer import BadRow, MissingColumn, MissingPlace, OtherEncoding, UnreadableFile
 
 LONG = """time,site,machine,sensor,value,unit
@@ -178,3 +178,15 @@ def test_utf_16_is_recognised(take, tmp_path):
 def test_an_encoding_that_nobody_knows(take, tmp_path):
     with pytest.raises(UnreadableFile, match="'utf-9' is no encoding"):
         take(tmp_path / "x.csv", encoding="utf-9")
+
+
+def test_a_column_of_another_quantity_is_refused(plain_database, settings_for, rows):
+    """Also by a writer that has not seen the sensor before."""
+    for place in (("s1", "m1", "pressure", "bar"), ("s1", "m1", "pressure", "")):
+        with bulk_writer(settings_for(), url=plain_database.url, name="import") as writer:
+            assert writer.sensors("default", [place]) == [1]
+    with (
+        bulk_writer(settings_for(), url=plain_database.url, name="import") as writer,
+        pytest.raises(SensorRefused, match="s1/m1/pressure cannot be stored: it is in bar, not in Cel"),
+    ):
+        writer.sensors("default", [("s1", "m1", "pressure", "Cel")])
