@@ -186,8 +186,8 @@ class Catalogue:
                 "units": [unit for _, unit in named.values()],
             },
         )
-        for path, (kind, unit) in named.items():
-            sensors[path] = sensors[path]._replace(kind=kind.value, unit=unit)
+        # as it is now: another process may have named it first
+        sensors |= Catalogue._read(conn, tenant_id, [want for want in wants if want.path in named])
 
 
 def _places(wants: list[Wanted]) -> dict[str, list[str]]:

@@ -117,3 +117,24 @@ def test_a_sensor_is_looked_up_by_its_whole_key_whatever_the_statistics_say(plai
             plan = "\n".join(line for (line,) in explained)
     assert "(machine_id = machine.id)" in plan.replace("m_1.id", "machine.id").replace("m.id", "machine.id"), plan
     assert "(name = w.sensor)" in plan, plan
+
+
+def test_of_two_collectors_that_name_a_unit_at_once_both_believe_the_first(plain_database, settings_for):
+    """The second one had read that there was none."""
+    place = ("s1", "m1", "pressure")
+    with bulk_writer(settings_for(), url=plain_database.url, name="first") as writer:
+        writer.sensors("default", [(*place, "")])
+    slow = Catalogue(RegistrationPolicy())
+
+    def read_and_wait(conn, tenant_id, wants):
+        found = Catalogue._read(conn, tenant_id, wants)
+        slow._read = Catalogue._read
+        with bulk_writer(settings_for(), url=plain_database.url, name="first") as writer:
+            writer.sensors("default", [(*place, "bar")])
+        return found
+
+    slow._read = read_and_wait
+    want = Wanted("default", place, "Cel")
+    with connect_sync(plain_database.url, role=DatabaseRole.WORKER, name="slow") as conn:
+        assert slow.resolve(conn, [want], now_s=0.0)[want].unit == "bar"
+    assert slow.find("default", place, "Cel").unit == "bar"
