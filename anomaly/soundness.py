@@ -33,6 +33,9 @@ class Soundness:
         levels = np.flatnonzero(channels.view == View.LEVEL)
         self._level_of = np.full(sensors.n, -1)
         self._level_of[channels.sensor[levels]] = levels
+        phases = channels.sensor[(channels.view == View.SIBLINGS) & channels.two_sided]
+        self._is_phase = np.zeros(sensors.n, dtype=bool)
+        self._is_phase[phases] = True
 
     def is_clean(self, rows: IntArray) -> BoolArray:
         """Say which sensors have been sound for an hour, or 60 samples, or 6 of a slow one."""
@@ -65,8 +68,9 @@ class Soundness:
         self._stuck(rows, at, running, certain)
         # the step after a start holds inrush and run-up, which are no noise of a sensor
         suspect = self._spiky(rows, at) | self._noise(rows, owner, machines, at, mean, settled, learning)
-        # constant in a step where the machine stands: it may be stuck, which only running can tell
-        suspect |= ~running & (s.count[rows] >= 3) & (s.least[rows] == s.most[rows])
+        # constant in a step where the machine stands: it may be stuck, which only running can tell; a phase is judged by
+        # the others, and the one that is lost may be the one that tells the load
+        suspect |= ~running & ~self._is_phase[rows] & (s.count[rows] >= 3) & (s.least[rows] == s.most[rows])
         suspect |= s.run[rows] >= np.maximum(3, s.stuck_at[rows] // 3)  # on its way to be stuck
         self._silence(rows, owner, machines, at)
         raised = self._alarms.active[s.alarm[rows] + int(Rule.SPIKE)]

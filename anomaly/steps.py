@@ -312,8 +312,9 @@ class Steps:
         # phases are judged whenever current flows: the one that carries the load may be the one that is lost
         phases = siblings & ch.two_sided[c]
         if phases.any():
-            flows = self._flows(c, group, phases, len(which) * len(KINDS))
-            on = middle > e.config.running_on_share * m.load_scale[which][c_owner]
+            least_on = e.config.running_on_share * m.load_scale[which][c_owner]
+            flows = self._flows(c, group, phases, len(which) * len(KINDS), least_on)
+            on = middle > least_on
             ready = np.where(phases, ch.is_fitted[c] & flows & on, ready)
         hours = ch.fitted_us[c] / 3.6e9
         high, low = view == View.EXCESS_HIGH, view == View.EXCESS_LOW
@@ -380,15 +381,16 @@ class Steps:
         is_hot = e.sensors.kind[ch.sensor[c]] == _TEMPERATURE
         return np.asarray(is_hot & tells & alone & calm & alike, dtype=np.bool_)
 
-    def _flows(self, c: IntArray, group: IntArray, phases: BoolArray, groups: int) -> BoolArray:
-        """Say which phases may be compared: current flowed steadily through this step and the one before, no inrush in either."""
+    def _flows(self, c: IntArray, group: IntArray, phases: BoolArray, groups: int, least_on: FloatArray) -> BoolArray:
+        """Say which phases may be compared: current flowed all through this step and the one before, no start in either.
+
+        Whether it flows most phases tell, since the one that carries the load may be lost; how the load goes does not matter.
+        """
         e = self._engine
         s, ch = e.sensors, e.channels
         sensor = ch.sensor[c]
-        least, most = s.least[sensor], s.most[sensor]
-        low = ticks.group_median(least[phases], group[phases], groups)[group]
-        high = ticks.group_median(most[phases], group[phases], groups)[group]
-        flows = phases & (high < 1.3 * low) & ((most < 1.3 * least) | (most < 0.5 * low))
+        low = ticks.group_median(s.least[sensor][phases], group[phases], groups)[group]
+        flows = phases & (low > least_on)
         before = ch.flowed[c]
         ch.flowed[c] = flows
         return np.asarray(flows & before, dtype=np.bool_)
