@@ -93,7 +93,9 @@ class Validity:
         bend = np.where(seen_bend, np.where(grown, np.minimum(bend, 10.0 * rough), bend), 0.0)
         spike = grown & (turn > np.maximum(config.spike_roughness * rough, config.spike_step_share * largest)) & ~wrong
         if spike.any():
-            spike &= ~(prev < config.start_share * x)  # out of rest and then running: inrush, or a run-up
+            # out of rest and then running: inrush, or a run-up; a temperature does not start from zero
+            starts = (np.abs(prev) < config.start_share * np.abs(x)) & (s.kind[sel] != _TEMPERATURE)
+            spike &= ~starts
         weight = np.where(seen_bend & ~s.is_off[sel], np.maximum(0.005, 1.0 / seen.clip(1)), 0.0)
         usual = np.where(grown, np.minimum(bend, 4.0 * rough), bend)
         s.rough[sel] = rough + weight * (usual - rough)

@@ -153,3 +153,18 @@ def test_neither_starts_with_inrush_nor_a_long_rest_is_a_fault_of_the_sensor(pla
     rested.values[1:, :720] = 0.05
     _, events = plant.watch(stories | {"at rest for two hours": rested})
     assert not any(events.values()), events
+
+
+def cold(plant, *, period_s=120):
+    machine = plant.machine(days=2.4, period_s=period_s, seed=1)
+    machine.values[0] = -20 + np.random.default_rng(3).normal(0, 0.1, machine.values.shape[1])
+    return machine
+
+
+def test_spikes_of_a_temperature_below_zero_are_spikes_and_no_offset(plant):
+    """Below zero every steady value is less than a share of what follows: that is no start of a machine."""
+    machine = cold(plant)
+    first = machine.day(FAULT_DAY)
+    machine.values[0, first::25] += 15.0
+    _, events = plant.watch({"cold": machine})
+    assert {f.detector for f in plant.raised(events["cold"])} == {"spike"}
