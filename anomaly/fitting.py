@@ -121,7 +121,11 @@ def fit_machine(
         unit = (
             1.0 if channels.is_log[c] or kind in PRIORS else max(abs(float(np.nanmedian(x))), 3 * float(np.nanstd(x)))
         )
+        if unit == 0.0:  # always zero: nothing tells how much is much
+            continue
         doubt = unit * prior.doubt(hours)
+        if channels.view[c] == View.LEVEL and kind not in PRIORS:
+            spread = max(spread, _resolution(y[use_rows]))
         if channels.view[c] == View.SIBLINGS and kind not in VIBRATION:
             doubt, spread = 0.0, min(float(np.hypot(spread, doubt)), config.phase_unbalance / config.multiplier)
         channels.coefficients[c] = fit.coefficients
@@ -177,6 +181,14 @@ def _varies(load: FloatArray) -> bool:
         return False
     low, high = np.quantile(load, [0.05, 0.95])
     return bool(high - low > _LEAST_LOAD_RANGE)
+
+
+def _resolution(y: FloatArray) -> float:
+    """Return the smallest step seen in a signal that is mostly one value, whose scatter tells nothing; else 0."""
+    if np.median(np.abs(y - np.median(y))) > 0:
+        return 0.0
+    steps = np.diff(np.unique(y))
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def _finite(value: float) -> float:
