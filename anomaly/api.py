@@ -31,6 +31,7 @@ from anomaly.inhibitions import (
     NoSuchInhibition,
     add_inhibition,
     end_inhibition,
+    find_inhibition,
     list_inhibitions,
 )
 from anomaly.limits import BadLimitsFile, Limits, UnknownIsoClass, load_limits, shipped_limits
@@ -141,6 +142,7 @@ __all__ = [
     "explain",
     "find_config",
     "find_finding",
+    "find_inhibition",
     "find_machine",
     "find_sensor",
     "find_version",

@@ -23,6 +23,10 @@ class NoDuration(FettleError):
     """Say for how long with --for, such as --for 8h: nothing stays silent without an end."""
 
 
+class NotOfMachine(FettleError):
+    """Inhibition {number} is not of machine {machine}. `fettle shelve {machine}` lists those it has."""
+
+
 def add(verbs: Any) -> None:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "shelve",
@@ -64,7 +68,15 @@ def read_duration(given: str) -> timedelta:
 
 
 async def _run(args: argparse.Namespace, settings: Settings) -> None:
-    from anomaly.api import InhibitionKind, add_inhibition, end_inhibition, find_machine, find_sensor, list_inhibitions
+    from anomaly.api import (
+        InhibitionKind,
+        add_inhibition,
+        end_inhibition,
+        find_inhibition,
+        find_machine,
+        find_sensor,
+        list_inhibitions,
+    )
     from fettle.commands.migrate import database_url
     from fettle.db import DatabaseRole, open_pool, transaction
     from fettle.wiring import find_tenant
@@ -78,6 +90,9 @@ async def _run(args: argparse.Namespace, settings: Settings) -> None:
         async with transaction(pool, tenant_id=tenant_id) as conn:
             machine = await find_machine(conn, tenant_id=tenant_id, number=args.machine, site=args.site)
             if args.end is not None:
+                known = await find_inhibition(conn, tenant_id=tenant_id, id=args.end)
+                if known.machine_id != machine.id:
+                    raise NotOfMachine(number=args.end, machine=machine.number)
                 await end_inhibition(conn, tenant_id=tenant_id, id=args.end, by=by, now=now)
                 print(f"Inhibition {args.end} is over; what is still raised on {machine.number} makes its ticket now.")
                 return
