@@ -1,7 +1,7 @@
 """The web routes by which people steer detection: inhibitions, outcomes, missed failures, new baselines; rules and models to read."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -32,6 +32,9 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
 }  # fmt: skip
 
 INSIDERS = (Role.ORDER_TAKER, Role.SUPERVISOR, Role.ENGINEER, Role.FINANCE, Role.ADMIN, Role.HQ_VIEWER)
+OVERSEERS = tuple(role for role in INSIDERS if role is not Role.ENGINEER)
+"""Who sees all machines of the tenant; an engineer sees those of his or her jobs."""
+Overseer = Annotated[Principal, Depends(require(*OVERSEERS))]
 Insider = Annotated[Principal, Depends(require(*INSIDERS))]
 Expert = Annotated[Principal, Depends(require(Role.SUPERVISOR, Role.ENGINEER))]
 Witness = Annotated[Principal, Depends(require(Role.ORDER_TAKER, Role.SUPERVISOR, Role.ENGINEER))]
@@ -52,6 +55,9 @@ _BAD_REASON = Words(
     "仅当 outcome=rejected 时填写 reason，且须为 process_change、sensor、tolerated 或 duplicate。",
 )
 _BAD_REPAIR = Words("repair goes with outcome=confirmed.", "repair 仅与 outcome=confirmed 同时填写。")
+_COMPARED = timedelta(days=90)
+_OLDEST_FAILURE = timedelta(days=366)
+_TOO_OLD = Words("The failure lies more than a year back: it says nothing of what detection does now.", "故障发生在一年以前，不再反映当前的检测情况。")  # fmt: skip
 _IN_FUTURE = Words("The failure cannot lie in the future.", "故障时间不能在将来。")
 
 
@@ -244,6 +250,8 @@ async def add_missed_failure(
     now = edge_of(request).now()
     if body.failed_at > now:
         raise InvalidFields([FieldProblem("failed_at", "in-future", _IN_FUTURE)])
+    if body.failed_at < now - _OLDEST_FAILURE:
+        raise InvalidFields([FieldProblem("failed_at", "too-old", _TOO_OLD)])
     async with begin(request, principal) as conn:
 
         async def act() -> JSONResponse:
@@ -254,7 +262,8 @@ async def add_missed_failure(
                 machine_id=machine.id,
                 outcome=None,
                 by=principal.login,
-                at=body.failed_at,
+                at=now,
+                failed_at=body.failed_at,
                 finding_id=None,
                 fault_family=body.fault_family,
                 text=body.note,
@@ -317,7 +326,7 @@ async def list_events(
 
 
 @router.get("/detection/rules")
-async def list_rules(request: Request, principal: Insider) -> RulesOut:
+async def list_rules(request: Request, principal: Overseer) -> RulesOut:
     """List how often each rule was right, and the alarm levels that rejections raised."""
     now = edge_of(request).now()
     async with begin(request, principal) as conn:
@@ -342,15 +351,16 @@ async def list_configurations(request: Request, principal: Insider) -> dict[str,
 async def compare(
     request: Request,
     name: Annotated[str, Path(max_length=63, description="Name of a kept configuration")],
-    principal: Insider,
-    since: Annotated[AwareDatetime | None, Query(description="Without it: since it was kept")] = None,
+    principal: Overseer,
+    since: Annotated[
+        AwareDatetime | None, Query(description="Without it: since it was kept; at most 90 days back")
+    ] = None,
 ) -> dict[str, Any]:
     """Compare what the live configuration found with what one in shadow found on the same readings."""
     async with begin(request, principal) as conn:
         config = await registry.find_config(conn, name=name)
-        body = await registry.compare_shadow(
-            conn, tenant_id=principal.tenant_id, config=config, since=since or config.created_at
-        )
+        start = max(since or config.created_at, edge_of(request).now() - _COMPARED)
+        body = await registry.compare_shadow(conn, tenant_id=principal.tenant_id, config=config, since=start)
     listed: dict[str, Any] = jsonable_encoder(body)
     return listed
 
@@ -408,10 +418,10 @@ async def _machine(conn: AsyncConn, principal: Principal, number: str, site: str
     Raises:
         UnknownMachine, SeveralMachines: see `store.find_machine`.
     """
-    machine = await store.find_machine(conn, tenant_id=principal.tenant_id, number=number, site=site)
-    if not await _may_see(conn, principal, machine.id):
-        raise UnknownMachine(number=number)
-    return machine
+    engineer_id = (principal.engineer_id or 0) if principal.role is Role.ENGINEER else None
+    return await store.find_machine(
+        conn, tenant_id=principal.tenant_id, number=number, site=site, engineer_id=engineer_id
+    )
 
 
 async def _may_see(conn: AsyncConn, principal: Principal, machine_id: int) -> bool:

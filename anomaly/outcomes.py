@@ -66,8 +66,12 @@ async def record_outcome(
     text: str = "",
     ticket: str = "",
     is_assumed: bool = False,
+    failed_at: datetime | None = None,
 ) -> int | None:
-    """Record what became of a finding, or a failure that was missed (no outcome, no finding); None if this ticket said so before."""
+    """Record what became of a finding, or a failure that was missed (no outcome, no finding); None if this ticket said so before.
+
+    `at` is when it was said; `failed_at` is when a machine failed unforeseen.
+    """
     values = {
         "tenant_id": tenant_id,
         "machine_id": machine_id,
@@ -87,7 +91,7 @@ async def record_outcome(
     if row is None:
         return None
     said = ("finding_id", "fault_family", "detector", "outcome", "reason", "action", "ticket")
-    detail = {name: values[name] for name in said}
+    detail = {name: values[name] for name in said} | ({"failed_at": failed_at.isoformat()} if failed_at else {})
     await note(conn, tenant_id=tenant_id, machine_id=machine_id, at=at, actor=by, kind="outcome", reason=text.strip(), detail=detail)  # fmt: skip
     return int(row[0])
 

@@ -231,6 +231,11 @@ SELECT m.id, m.number, m.class, s.code AS site
 FROM machine AS m
 JOIN site AS s ON s.tenant_id = m.tenant_id AND s.id = m.site_id
 WHERE m.tenant_id = %(tenant_id)s AND m.number = %(number)s AND (%(site)s::text IS NULL OR s.code = %(site)s::text)
+    AND ((%(customer_id)s::int IS NULL AND %(engineer_id)s::int IS NULL) OR EXISTS (
+        SELECT
+        FROM report.machine_scope AS v
+        WHERE v.machine_id = m.id AND (v.customer_id = %(customer_id)s::int OR v.engineer_id = %(engineer_id)s::int)
+    ))
 ORDER BY m.id
 
 -- name: find_sensor
@@ -468,7 +473,7 @@ WHERE (shadow_finding.evidence ->> 'changed_us')::bigint < (excluded.evidence ->
 
 -- name: compare_shadow
 -- Findings of the live configuration and of one in shadow that were raised since it began, by machine and fault family.
-SELECT m.number, x.fault_family, x.severity, x.onset_at, x.raised_at, x.cleared_at, x.is_live, x.held
+SELECT x.machine_id, m.number, x.fault_family, x.severity, x.onset_at, x.raised_at, x.cleared_at, x.is_live, x.held
 FROM (
     SELECT machine_id, fault_family, severity, onset_at, raised_at, cleared_at, true AS is_live, held
     FROM finding

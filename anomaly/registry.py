@@ -281,9 +281,8 @@ async def compare_shadow(conn: AsyncConn, *, tenant_id: int, config: KeptConfig,
         rows = await cursor.fetchall()
     live = [row for row in rows if row["is_live"] and not row["held"]]
     shadow = [row for row in rows if not row["is_live"]]
-    both = [row for row in live if any(_is_same(row, other) for other in shadow)]
-    only_live = [row for row in live if not any(_is_same(row, other) for other in shadow)]
-    only_shadow = [row for row in shadow if not any(_is_same(row, other) for other in live)]
+    both, only_live = _split(live, shadow)
+    _, only_shadow = _split(shadow, live)
     return {
         "config": config.name,
         "digest": config.digest,
@@ -297,9 +296,22 @@ async def compare_shadow(conn: AsyncConn, *, tenant_id: int, config: KeptConfig,
     }
 
 
-def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if (one["number"], one["fault_family"]) != (other["number"], other["fault_family"]):
-        return False
+def _split(
+    rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Return the rows that stood at the same time as one of the others of their machine and family, and the rest."""
+    alike: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for other in others:
+        alike.setdefault((other["machine_id"], other["fault_family"]), []).append(other)
+    met: list[Mapping[str, Any]] = []
+    alone: list[Mapping[str, Any]] = []
+    for row in rows:
+        near = alike.get((row["machine_id"], row["fault_family"]), [])
+        (met if any(_overlap(row, other) for other in near) else alone).append(row)
+    return met, alone
+
+
+def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     first, last = sorted((one, other), key=lambda row: row["onset_at"])
     return first["cleared_at"] is None or bool(last["onset_at"] <= first["cleared_at"])
 

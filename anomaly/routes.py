@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel, Field
 
 from anomaly import decision_routes, outcomes, wording
-from anomaly.decision_routes import Expert, OutcomeIn, RuleOut
+from anomaly.decision_routes import AskedSite, Expert, OutcomeIn, RuleOut
 from anomaly.explanation import NoSuchFinding, draw, explain
 from anomaly.feedback import RuleRecord
 from anomaly.finding import Finding
@@ -109,6 +109,7 @@ async def list_findings(
     request: Request,
     principal: Reader,
     machine: Annotated[str | None, Query(max_length=128, description="Equipment number")] = None,
+    site: AskedSite = None,
     held: Annotated[
         Literal["inhibited", "watch"] | None, Query(description="Only those that are not announced")
     ] = None,
@@ -118,7 +119,11 @@ async def list_findings(
 ) -> FindingPage:
     """List findings, those without a ticket too, newest first."""
     async with begin(request, principal) as conn:
-        found = None if machine is None else await find_machine(conn, tenant_id=principal.tenant_id, number=machine)
+        found = None
+        if machine is not None:
+            found = await find_machine(
+                conn, tenant_id=principal.tenant_id, number=machine, site=site, **_scope(principal)
+            )
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
                 load_queries("anomaly").list_findings,
@@ -149,6 +154,8 @@ async def read_finding(
         handling = await (await conn.execute(load_queries("anomaly").find_handling, parameters)).fetchone()
         assert handling is not None
         rule = await _rule(conn, principal, found, handling[3], now)
+    if principal.role is Role.CUSTOMER_REP:
+        found = _without_others(found)
     if rule.n:
         found = found.changed(evidence={**found.evidence, "precision": rule.as_dict()})
     body = found.as_dict()
@@ -216,6 +223,17 @@ def _explained(finding: Finding, language: Language, *, held: str, now: datetime
     if held:
         words["facts"].append(("ticket" if language == "en" else "工单", wording.say(wording.HELD, held, language)))
     return words
+
+
+_OF_OTHERS = {"machines", "headline", "headline_machine_id", "headline_machine"}
+
+
+def _without_others(finding: Finding) -> Finding:
+    """Return a finding that names no other machine: it may be another customer's."""
+    evidence = {name: value for name, value in finding.evidence.items() if name != "machines"}
+    if isinstance(incident := evidence.get("incident"), Mapping):
+        evidence["incident"] = {name: value for name, value in incident.items() if name not in _OF_OTHERS}
+    return finding.changed(evidence=evidence)
 
 
 def _scope(principal: Principal) -> dict[str, int | None]:

@@ -331,14 +331,28 @@ class FoundMachine:
     site: str
 
 
-async def find_machine(conn: AsyncConn, *, tenant_id: int, number: str, site: str | None = None) -> FoundMachine:
-    """Return the machine of an equipment number.
+async def find_machine(
+    conn: AsyncConn,
+    *,
+    tenant_id: int,
+    number: str,
+    site: str | None = None,
+    customer_id: int | None = None,
+    engineer_id: int | None = None,
+) -> FoundMachine:
+    """Return the machine of an equipment number; with a customer or an engineer only among those that are theirs to see.
 
     Raises:
         UnknownMachine: there is none.
         SeveralMachines: there are several, and `site` does not choose one.
     """
-    parameters = {"tenant_id": tenant_id, "number": number, "site": site}
+    parameters = {
+        "tenant_id": tenant_id,
+        "number": number,
+        "site": site,
+        "customer_id": customer_id,
+        "engineer_id": engineer_id,
+    }
     rows = await (await conn.execute(load_queries("anomaly").find_machines, parameters)).fetchall()
     if not rows:
         raise UnknownMachine(number=number)

@@ -273,6 +273,8 @@ def incident(note: Any, language: Language) -> str:
     is_zh, place = language == "zh", str(note.get("place") or "")
     if note.get("role") == "member":
         head = str(note.get("headline_machine") or note.get("headline") or "")
+        if not head:  # another customer's machine was
+            return f"属于 {place} 的同一事件" if is_zh else f"one of many at {place}"
         return f"属于 {place} 的同一事件，首出设备 {head}" if is_zh else f"one of many at {place}; {head} was first"
     count, machines = note.get("findings"), note.get("machine_count")
     if is_zh:

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from anomaly import routes
 from anomaly.api import Change, EngineConfig, FindingEvent, Watch, finding_key
@@ -177,6 +178,27 @@ async def test_an_engineer_steers_the_machines_of_own_jobs_and_does_not_suppress
     assert (await web.client.post(f"/api/v1/findings/{number}/outcomes", json={"outcome": "unknown"}, headers=joe)).status_code == 201  # fmt: skip
 
 
+async def test_a_customer_and_an_engineer_meet_only_the_machines_that_are_theirs(shop):
+    acme, web = shop
+    await acme.hire("joe")
+    joe, rep, boss = [await web.log_in(f"acme.{name}") for name in ("joe", "customer_rep", "supervisor")]
+    number = await acme.raise_finding(1)
+    async with acme.worker() as conn:
+        note = {"role": "headline", "reason": "together", "place": "north", "findings": 2, "machines": ["P-101", "X-9"], "machine_count": 2}  # fmt: skip
+        await conn.execute(
+            "UPDATE finding SET evidence = evidence || %s WHERE id = %s",
+            (Jsonb({"incident": note, "machines": ["P-101", "X-9"]}), number),
+        )
+    seen = [(await web.client.get(f"/api/v1/findings/{number}", headers=who)).text for who in (rep, boss)]
+    assert ["X-9" in text for text in seen] == [False, True]
+    told = [await web.client.get("/api/v1/findings", params={"machine": m}, headers=joe) for m in ("P-101", "P-999")]
+    assert [(a.status_code, a.json()["code"]) for a in told] == [(404, "no-such-machine")] * 2
+    asked = await web.client.get("/api/v1/findings", params={"machine": "P-101", "site": "nowhere"}, headers=boss)
+    assert asked.status_code == 404
+    for path in ("rules", "configurations/x/comparison"):
+        assert (await web.client.get(f"/api/v1/detection/{path}", headers=joe)).status_code == 403
+
+
 async def test_tenants_never_meet(shop, company, office):
     acme, web = shop
     boss = await web.log_in("acme.supervisor")
@@ -288,8 +310,12 @@ async def test_a_missed_failure_is_a_label_too(shop):
         "ticket": "T-000009",
     }
     assert (await web.client.post("/api/v1/machines/P-101/missed-failures", json=missed, headers=taker)).status_code == 201  # fmt: skip
-    late = missed | {"failed_at": until(web, hours=1)}
-    assert (await web.client.post("/api/v1/machines/P-101/missed-failures", json=late, headers=taker)).status_code == 422  # fmt: skip
+    for hours in (1, -24 * 400):
+        late = missed | {"failed_at": until(web, hours=hours)}
+        assert (await web.client.post("/api/v1/machines/P-101/missed-failures", json=late, headers=taker)).status_code == 422  # fmt: skip
+    (event,) = (await web.client.get("/api/v1/machines/P-101/detection-events", headers=taker)).json()
+    assert datetime.fromisoformat(event["at"]) == web.clock.at  # said now, of what was before
+    assert datetime.fromisoformat(event["detail"]["failed_at"]) == web.clock.at - timedelta(hours=3)
     (rule,) = (await web.client.get("/api/v1/detection/rules", headers=taker)).json()["rules"]
     assert (rule["fault_family"], rule["missed"], rule["n"], rule["precision"]) == ("overheating", 1, 0, None)
 
@@ -297,10 +323,10 @@ async def test_a_missed_failure_is_a_label_too(shop):
 async def test_the_command_line_shelves_lists_and_ends(shop, capsys):
     acme, _ = shop
 
-    def command(*words):
+    def command(*words, machine="P-101"):
         parser = argparse.ArgumentParser()
         shelve.add(parser.add_subparsers())
-        args = parser.parse_args(["shelve", "P-101", *words])
+        args = parser.parse_args(["shelve", machine, *words])
         return asyncio.to_thread(args.run, args, Settings(database_url=acme.url, tenant="acme"))
 
     assert await command("--for", "8h", "--kind", "maintenance", "--reason", "new bearing") == 0
@@ -312,6 +338,11 @@ async def test_the_command_line_shelves_lists_and_ends(shop, capsys):
     assert await command("--end", number) == 0
     assert await command() == 0
     assert "Nothing keeps P-101 from making tickets." in capsys.readouterr().out
+    assert await command("--for", "8h", "--reason", "again") == 0
+    other = str(int(number) + 1)
+    with pytest.raises(shelve.NotOfMachine):
+        await command("--end", other, machine="HV-1")
+    assert await command("--end", other) == 0
     with pytest.raises(shelve.NoDuration):
         await command("--reason", "for ever")
     with pytest.raises(shelve.BadDuration):

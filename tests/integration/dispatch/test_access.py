@@ -64,9 +64,9 @@ MATRIX = {
     "POST /api/v1/machines/{number}/baseline-resets": {S},
     "GET /api/v1/machines/{number}/models": {T, S, E, F, A, H},
     "GET /api/v1/machines/{number}/detection-events": {T, S, E, F, A, H},
-    "GET /api/v1/detection/rules": {T, S, E, F, A, H},
+    "GET /api/v1/detection/rules": {T, S, F, A, H},
     "GET /api/v1/detection/configurations": {T, S, E, F, A, H},
-    "GET /api/v1/detection/configurations/{name}/comparison": {T, S, E, F, A, H},
+    "GET /api/v1/detection/configurations/{name}/comparison": {T, S, F, A, H},
 }
 
 
