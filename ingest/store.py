@@ -384,6 +384,7 @@ class Store:
     def _write_refusals(
         self, refusals: list[Refusal], messages: "Messages", received_us: int, tenants: Mapping[str, int]
     ) -> None:
+        refusals = merge_refusals(refusals)
         self.conn.execute(
             queries.reject_messages,
             {
@@ -438,6 +439,17 @@ def _printable(text: str) -> str:
 def rejected_messages(refusals: list[Refusal]) -> int:
     """Messages of which nothing at all could be stored."""
     return len({refusal.message for refusal in refusals if not refusal.readings})
+
+
+def merge_refusals(refusals: list[Refusal]) -> list[Refusal]:
+    """Return one refusal for each message and reason: the message is kept with each, and may be large."""
+    merged: dict[tuple[int, str | None, str], list[Refusal]] = {}
+    for refusal in refusals:
+        merged.setdefault((refusal.message, refusal.tenant, refusal.reason), []).append(refusal)
+    return [
+        same[0] if len(same) == 1 else same[0]._replace(detail=f"{same[0].detail}; and {len(same) - 1} more", readings=sum(one.readings for one in same))
+        for same in merged.values()
+    ]  # fmt: skip
 
 
 def _columns(rows: ReadingArray) -> dict[str, _Column]:

@@ -86,3 +86,14 @@ async def test_while_the_database_refuses_the_answer_says_when_to_try_again(plai
                 answer = await client.post("/api/v1/readings", json=body)
     assert answer.status_code == 503
     assert answer.json()["code"] == "storage-unavailable"
+
+
+async def test_readings_of_another_quantity_are_refused_and_their_request_is_kept_once(database, post, rows):
+    place = {"site": "s1", "machine": "m1", "sensor": "pressure"}
+    at = int(clock.now_us() // 1000)
+    await post([place | {"ts": at, "value": 1, "unit": "bar"}])
+    answer = await post([place | {"ts": at + i, "value": 20, "unit": "Cel"} for i in range(1, 51)])
+    assert (answer.json()["stored"], answer.json()["rejected"]) == (0, 50)
+    assert rows(database, "SELECT reason, count(*), max(detail) FROM rejected_message GROUP BY 1") == [
+        ("unit_mismatch", 1, "s1/m1/pressure is in bar, the message says Cel; and 49 more")
+    ]
