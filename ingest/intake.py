@@ -170,6 +170,9 @@ class Intake:
         # Messages without a time of their own must not collide; those read again say the same as when they came.
         self._tick = frames.ticks[i] if frames.ticks else max(received_us, self._tick + 1)
         self.batch.ticks[message] = self._tick
+        is_retained = i in frames.retained
+        if is_retained:
+            self.batch.retained.add(message)
         known = self._find_topic(topic, frames.content_types.get(i), message)
         if known is None:
             return
@@ -183,9 +186,6 @@ class Intake:
         except BadPayload as bad:
             self._refuse(message, route.tenant, bad.reason.value, bad.detail)
             return
-        is_retained = i in frames.retained
-        if is_retained:
-            self.batch.retained.add(message)
         self.add(decoded, message, tenant=route.tenant, received_us=self._tick, is_stale=is_retained)
         if route.is_plain and not is_retained and not decoded.rejected and not decoded.ignored:
             self._learn(known, payload, decoded)
@@ -203,7 +203,10 @@ class Intake:
             else:
                 self._add_sample(sample, message, tenant, received_us)
         for burst in decoded.waveforms:
-            self._add_waveform(burst, message, tenant, received_us)
+            if is_stale and burst.t0_us is None:
+                batch.ignored_readings += 1
+            else:
+                self._add_waveform(burst, message, tenant, received_us)
         for life in decoded.liveness:
             at_us = received_us if life.ts_us is None else life.ts_us
             batch.life.append(SignOfLife(tenant, "/".join(life.path), life.is_online, at_us, life.detail))

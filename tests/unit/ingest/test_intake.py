@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fettle.model import Flag, Quality
 from ingest.batch import Wanted
 from ingest.catalogue import Catalogue, RegistrationPolicy, Sensor
+from ingest.decode import Decoded, WaveformBurst
 from ingest.frames import Frames
 from ingest.intake import Intake
 from ingest.topics import load_table
@@ -152,3 +153,19 @@ def test_a_stored_message_says_nothing_without_its_time():
     assert batch.values == [8.0]
     assert (batch.ignored_messages, batch.ignored_readings) == (1, 1)
     assert Quality.GOOD == 192
+
+
+def test_a_stored_message_that_is_refused_is_still_known_as_stored():
+    """Read again under a corrected rule, it must say nothing without its time, as if the rule had been there."""
+    batch = _take(_intake(x="A"), ("nobody/knows", b"7"), ("fettle/default/s1/m1/x", b"{broken"), retained=[0, 1])
+    assert [r.message for r in batch.refusals] == [0, 1]
+    assert batch.retained == {0, 1}
+
+
+def test_a_stored_burst_says_nothing_without_its_time():
+    burst = WaveformBurst(("s1", "m1", "x"), None, 1000.0, "A", 32, "<f4", 1.0, bytes(128))
+    for is_stale in (True, False):
+        intake = _intake(x="A")
+        intake.add(Decoded(waveforms=[burst]), 0, tenant="default", received_us=NOW, is_stale=is_stale)
+        assert len(intake.batch.waveforms) == (not is_stale)
+        assert intake.batch.ignored_readings == is_stale
