@@ -95,9 +95,7 @@ async def take_over(
         while names:
             held = [name for name in names if await _try_lock(lease, name)]
             try:
-                if len(held) < len(names):
-                    await asyncio.sleep(poll_s)
-                elif await _others(lease, prefix, shard, n) == names:
+                if len(held) == len(names) and await _others(lease, prefix, shard, n) == names:
                     rows = await (await lease.execute(queries.list_states, {"prefix": prefix})).fetchall()
                     donors = [_open(row, fleet, config, limits) for row in rows if row[0] in names]
                     await _hand_over(pool, donors, prefix=prefix, n=n, most=most, tenant_of=fleet.tenant_of)
@@ -106,13 +104,15 @@ async def take_over(
             finally:
                 for name in held:
                     await lease.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock_name(name),))
+            if len(held) < len(names):
+                await asyncio.sleep(poll_s)  # holding none: a process that starts again may have its own
             names = await _others(lease, prefix, shard, n)
     return False
 
 
 async def _others(conn: AsyncConn, prefix: str, shard: str, n: int) -> list[str]:
     """Return the stored states of another number of processes; none if this shard has its own."""
-    rows = await (await conn.execute(load_queries("anomaly").list_states, {"prefix": prefix})).fetchall()
+    rows = await (await conn.execute(load_queries("anomaly").list_state_names, {"prefix": prefix})).fetchall()
     names = [str(row[0]) for row in rows]
     if prefix + shard in names:
         return []

@@ -493,6 +493,13 @@ FROM detector_state
 WHERE starts_with(shard, %(prefix)s)
 ORDER BY shard
 
+-- name: list_state_names
+-- The names of the stored states of all shards whose names begin alike.
+SELECT shard
+FROM detector_state
+WHERE starts_with(shard, %(prefix)s)
+ORDER BY shard
+
 -- name: remove_state
 -- Take away a state that was handed over, if it is still the one that was read.
 DELETE FROM detector_state
