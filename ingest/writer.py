@@ -449,7 +449,23 @@ def _state_of(error: Exception) -> str | None:
 def apply_sensors(batch: Batch, found: dict[Wanted, Sensor | Refused]) -> None:
     """Put resolved sensors into a batch; what is refused, disabled or of another quantity leaves it, counted."""
     dropped: set[int] = set()
+    waveforms, without_burst = [], set()
+    for wave in batch.waveforms:
+        sensor_id = _id_for(batch, wave.message, wave.wanted, found)
+        if sensor_id is not None:
+            waveforms.append(wave._replace(sensor_id=wave.sensor_id or sensor_id, wanted=None))
+        elif wave.wanted is not None:
+            without_burst.add((wave.message, wave.wanted.tenant, wave.wanted.path))
+    batch.waveforms = waveforms
     for row, want in batch.wanted.items():
+        site, machine, sensor = want.path
+        if (
+            without_burst
+            and (batch.owners[row], want.tenant, (site, machine, sensor.rpartition(".")[0])) in without_burst
+        ):
+            batch.ignored_readings += 1  # what the burst would have said
+            dropped.add(row)
+            continue
         sensor_id = _id_for(batch, batch.owners[row], want, found)
         if sensor_id is None:
             dropped.add(row)
@@ -464,8 +480,6 @@ def apply_sensors(batch: Batch, found: dict[Wanted, Sensor | Refused]) -> None:
             column[:] = [column[row] for row in kept]
     batch.texts = [item._replace(sensor_id=item.sensor_id or found_id, wanted=None)
                    for item in batch.texts if (found_id := _id_for(batch, item.message, item.wanted, found)) is not None]  # fmt: skip
-    batch.waveforms = [item._replace(sensor_id=item.sensor_id or found_id, wanted=None)
-                       for item in batch.waveforms if (found_id := _id_for(batch, item.message, item.wanted, found)) is not None]  # fmt: skip
 
 
 def _id_for(batch: Batch, message: int, want: Wanted | None, found: dict[Wanted, Sensor | Refused]) -> int | None:

@@ -44,3 +44,35 @@ def test_words_and_bursts_of_another_quantity_are_refused_too():
     assert (batch.texts, batch.waveforms) == ([], [])
     assert [r.reason for r in batch.refusals] == ["unit_mismatch"] * 2
     assert "in bar, the message says Cel" in batch.refusals[0].detail
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_of_a_burst_that_goes_no_further_no_feature_is_stored(is_enabled):
+    """As where the intake knew the sensor. What another sensor of the message says stays."""
+    batch = _batch("bar")
+    batch.topics, batch.payloads = [b"t"], [b"p"]
+    burst = WaveformBurst(PATH, 0, 100.0, "Cel", 1, "<f4", 1.0, b"\0\0\0\0")
+    base = Wanted("default", PATH, "Cel")
+    batch.waveforms.append(Waveform(0, 0, base, 1, burst))
+    other = Wanted("default", ("s1", "m1", "flow"), None)
+    crest = Wanted("default", ("s1", "m1", "pressure.crest"), None)
+    for row, want in enumerate((crest, other), 1):
+        batch.wanted[row] = want
+        batch.sensor_ids.append(0)
+        batch.ts.append(row)
+        batch.values.append(float(row))
+        batch.owners.append(0)
+    first = batch.wanted[0]
+    apply_sensors(
+        batch,
+        {
+            first: BAR,
+            base: BAR._replace(is_enabled=is_enabled),
+            crest: Sensor(8, "other", "", is_enabled=True),
+            other: Sensor(9, "other", "", is_enabled=True),
+        },
+    )
+    assert (batch.sensor_ids, batch.waveforms) == ([7, 9], [])
+    assert [r.reason for r in batch.refusals] == ["unit_mismatch"] * is_enabled
+    assert batch.ignored_readings == 1 + (not is_enabled)
+    assert batch.readings == 4
