@@ -296,3 +296,25 @@ async def test_a_decision_that_cannot_be_heeded_stops_no_detection(plain_plant_o
         await plant.drain(loop)
         assert recorder.raised() == ["P-1"]
         assert loop.counts.failures > 0
+
+
+async def test_an_outcome_that_cannot_be_learned_keeps_no_other_from_being_learned(plain_plant_of, monkeypatch):
+    from anomaly import feedback
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(feedback, "lifts_after", broken)
+    plant = plain_plant_of()
+    recorder = plant.recorder()
+    async with plant.pool() as pool:
+        loop = await learned(plant, pool, recorder)
+        plant.store(plant.hours(LEARNED, LEARNED + 3, levels={0: 2.0}))
+        await plant.drain(loop)
+        await judge(pool, plant, FindingOutcome.REJECTED, reason=Rejection.TOLERATED)
+        await judge(pool, plant, FindingOutcome.CONFIRMED, repair=Repair.REPAIRED)
+        await loop.step()
+        assert loop.counts.failures > 0
+        assert recorder.told()[-1] == ("P-1", "cleared")  # the reset that the other led to
+    learned_ones = plant.query("SELECT outcome, learned_at IS NOT NULL FROM finding_outcome ORDER BY id")
+    assert learned_ones == [("rejected", False), ("confirmed", True)]
