@@ -36,6 +36,9 @@ from benchmarks.fleet_judge import (
     ThreeSigma,
     Verdict,
     always,
+    extra_tickets,
+    is_class_right,
+    is_kind_right,
     joined,
     judge,
     poisson_interval,
@@ -333,7 +336,7 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig, realised: list[R
         other = static[key]
         print(
             f"{key:38}{f'{len(found)}/{len(results)}':>10}{np.median([r.delay_days for r in results]):>7.2f} d"
-            f"{f'{np.median(leads):.1f} d' if leads else '':>9}{sum(map(_is_kind_right, found)):>6}"
+            f"{f'{np.median(leads):.1f} d' if leads else '':>9}{sum(map(is_kind_right, found)):>6}"
             f"{sum(map(_is_top_right, found)):>7}{sum(len(r.tickets) - 1 for r in found):>6}"
             f"{f'{sum(bool(r.tickets) for r in other)}, {np.median([r.delay_days for r in other]):.2f} d':>16}"
         )
@@ -358,10 +361,13 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig, realised: list[R
         "median_lead_days_slow": round(float(np.median([r.lead_days for r in slow])), 2) if slow else None,
         "one_ticket_per_fault_share": round(share(sum(len(r.tickets) == 1 for r in found), len(found)), 4),
         "sensor_fault_classified_share": round(
-            share(sum(_is_kind_right(r) for r in of_sensors if r.tickets), len(of_sensors)), 4
+            share(sum(is_class_right(r) for r in of_sensors if r.tickets), len(of_sensors)), 4
+        ),
+        "sensor_fault_kind_share": round(
+            share(sum(is_kind_right(r) for r in of_sensors if r.tickets), len(of_sensors)), 4
         ),
         "machine_fault_blamed_on_sensor_share": round(
-            share(sum(not _is_kind_right(r) for r in of_machines), len(of_machines)), 4
+            share(sum(not is_kind_right(r) for r in of_machines), len(of_machines)), 4
         ),
         "false_over_set_rate": round(whole.rate / config.false_tickets_per_machine_day, 3),
         "realised_over_set_rate": None,
@@ -371,6 +377,10 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig, realised: list[R
     print(
         "\nfalse tickets: "
         + (", ".join(f"{name} {n}" for name, n in Counter(t.family for t in whole.false).most_common()) or "none")
+    )
+    print(
+        f"sensor faults: {result['sensor_fault_kind_share']} laid to the sensor, "
+        f"{result['sensor_fault_classified_share']} by the rule that names them too"
     )
     print(f"faults that grow for ten days or more and reach a limit: {len(slow)}; found before it: {sum(r.lead_days > 0 for r in slow)}")  # fmt: skip
     if realised:
@@ -385,10 +395,13 @@ def _report(outcomes: dict[str, Outcome], config: EngineConfig, realised: list[R
         )
     if "nuisance" in outcomes:
         counts = outcomes["nuisance"].tickets_of
-        calm = sum(n for name, n in counts.items() if name.startswith("nuisance-calm"))
-        disturbed = sum(counts.values()) - calm
-        result["nuisance_extra_tickets"] = max(disturbed - calm, 0)
-        print(f"nuisance: {disturbed} tickets disturbed, {calm} undisturbed")
+        calm = {n.replace("nuisance-calm", "nuisance"): k for n, k in counts.items() if n.startswith("nuisance-calm")}
+        disturbed = {name: k for name, k in counts.items() if not name.startswith("nuisance-calm")}
+        result["nuisance_extra_tickets"] = extra_tickets(disturbed, calm)
+        print(
+            "nuisance, tickets disturbed and undisturbed: "
+            + "; ".join(f"{name} {k}, {calm.get(name, 0)}" for name, k in disturbed.items())
+        )
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in result.items()}
 
 
@@ -397,10 +410,6 @@ def _by_fault(verdict: Verdict) -> dict[str, list[Result]]:
     for r in verdict.results:
         out[f"{r.case.plant}, {r.case.fault}"].append(r)
     return out
-
-
-def _is_kind_right(result: Result) -> bool:
-    return bool(result.tickets[0].is_sensor == result.case.is_sensor)
 
 
 def _is_top_right(result: Result) -> bool:

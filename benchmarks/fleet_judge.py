@@ -6,7 +6,7 @@ raised outside every episode is false; a second one in an episode is a repeat, n
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,18 @@ import numpy.typing as npt
 from scipy import stats
 
 DAY_US = 86_400_000_000
+RULE_OF = {
+    "stuck": "stuck",
+    "drift": "drift",
+    "offset": "offset",
+    "spike": "spike",
+    "dropout": "silent",
+    "noise_up": "noise",
+    "noise_down": "noise",
+    "unit_change": "unit",
+    "clock_skew": "skew",
+}
+"""The rule that names each fault of a sensor; a fault that is not here has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,22 @@ def poisson_interval(events: int, days: float) -> tuple[float, float]:
         return math.nan, math.nan
     low = float(stats.chi2.ppf(0.025, 2 * events)) / (2 * days) if events else 0.0
     return low, float(stats.chi2.ppf(0.975, 2 * events + 2)) / (2 * days)
+
+
+def is_kind_right(result: Result) -> bool:
+    """Say whether the first ticket blames what failed, machine or sensor."""
+    return bool(result.tickets[0].is_sensor == result.case.is_sensor)
+
+
+def is_class_right(result: Result) -> bool:
+    """Say whether the first ticket blames what failed, and of a sensor by the rule that names its fault."""
+    rule = RULE_OF.get(result.case.fault) if result.case.is_sensor else None
+    return is_kind_right(result) and rule in {None, result.tickets[0].detector}
+
+
+def extra_tickets(disturbed: Mapping[str, int], calm: Mapping[str, int]) -> int:
+    """Return by how many tickets plants exceed themselves undisturbed: one with fewer makes up for no other."""
+    return sum(max(n - calm.get(name, 0), 0) for name, n in disturbed.items())
 
 
 def share(part: int, whole: int) -> float:

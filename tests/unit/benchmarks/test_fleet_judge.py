@@ -5,7 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.fleet_judge import DAY_US, Case, Raised, ThreeSigma, always, judge, poisson_interval
+from benchmarks.fleet_judge import (
+    DAY_US,
+    RULE_OF,
+    Case,
+    Raised,
+    Result,
+    ThreeSigma,
+    always,
+    extra_tickets,
+    is_class_right,
+    is_kind_right,
+    judge,
+    poisson_interval,
+)
+from simulators.disturbances import SENSOR_FAULT_KINDS
 
 
 def case(machine: int = 1, onset: float = 5, end: float = 10) -> Case:
@@ -79,3 +93,27 @@ def test_static_limit_counts_on_over_midnight() -> None:
     for day, values in enumerate((healthy, evening, morning)):
         static.add_day(at(day), sensor, at(day) + minutes * 60_000_000, values)
     assert [t.at_us - at(2) for t in static.tickets] == [4 * 60_000_000]
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_sensor", "ticket", "expected"),
+    [
+        ("stuck", True, Raised(1, 0, is_sensor=True, detector="stuck"), (True, True)),
+        ("stuck", True, Raised(1, 0, is_sensor=True, detector="offset"), (True, False)),
+        ("stuck", True, Raised(1, 0, is_sensor=False, detector="stuck"), (False, False)),
+        ("bearing", False, Raised(1, 0, is_sensor=False, detector="deviation"), (True, True)),
+    ],
+)
+def test_a_sensor_fault_is_classified_by_the_rule_that_names_it(
+    fault: str, is_sensor: bool, ticket: Raised, expected: tuple[bool, bool]
+) -> None:
+    result = Result(Case(1, "plant", fault, is_sensor, ("t",), 0, 1), (ticket,))
+    assert (is_kind_right(result), is_class_right(result)) == expected
+
+
+def test_every_sensor_fault_of_the_simulator_has_its_rule() -> None:
+    assert set(RULE_OF) == set(SENSOR_FAULT_KINDS)
+
+
+def test_a_plant_with_fewer_tickets_hides_no_extra_ones_of_another() -> None:
+    assert extra_tickets({"a": 1, "b": 5, "c": 2}, {"a": 4, "b": 3}) == 4
