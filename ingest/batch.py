@@ -160,7 +160,9 @@ def seal(batch: Batch, *, policy: ClockPolicy, keep_last: bool = False) -> Seale
     owners = np.array(batch.owners, dtype=np.int32)
     refusals = list(batch.refusals)
     if len(rows):
-        future, beyond = judge_batch(rows, now=batch.received_us, policy=policy)
+        # A time that is clamped becomes a key, and must be the same where the message is read again.
+        now = _moments(batch)[owners] if policy.future == "clamp" else batch.received_us
+        future, beyond = judge_batch(rows, now=now, policy=policy)
         refused = future | beyond
         if refused.any():
             for mask, reason in ((future, Reason.FUTURE), (beyond, Reason.BEYOND_RETENTION)):
@@ -172,6 +174,13 @@ def seal(batch: Batch, *, policy: ClockPolicy, keep_last: bool = False) -> Seale
         refusals=refusals, duplicates=duplicates, collisions=collisions, ignored_messages=batch.ignored_messages,
         ignored_readings=batch.ignored_readings, is_suspect=batch.is_suspect,
     )  # fmt: skip
+
+
+def _moments(batch: Batch) -> npt.NDArray[np.int64]:
+    """Return when each message came."""
+    moments = np.full(len(batch.topics), batch.received_us, dtype=np.int64)
+    moments[list(batch.ticks)] = list(batch.ticks.values())
+    return moments
 
 
 def as_rows(batch: Batch) -> ReadingArray:

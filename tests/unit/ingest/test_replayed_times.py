@@ -2,7 +2,9 @@
 
 import pytest
 
+from ingest.batch import seal
 from ingest.catalogue import Catalogue, RegistrationPolicy, Sensor
+from ingest.decode import ClockPolicy
 from ingest.desk import _as_messages
 from ingest.frames import Frames
 from ingest.intake import Intake
@@ -51,3 +53,18 @@ def test_what_the_spool_gives_back_has_the_times_it_had(attempts):
         again = replay.take_batch()
     assert _rows(again) == _rows(live)
     assert len({row[1] for row in _rows(live) if row[0] == 1}) == 5
+
+
+def test_a_time_that_is_clamped_is_clamped_to_the_same_moment_again():
+    policy = ClockPolicy(future="clamp")
+    ahead = b'{"ts":%d,"value":1.5,"unit":"A"}' % (NOW // 1000 + 86_400_000)
+    intake, replay = _intake(), _intake()
+    spooled = []
+    for n in range(3):
+        intake.take(Frames(topics=[b"fettle/default/s1/m1/t"], payloads=[ahead]), NOW + n)
+        live = intake.take_batch()
+        spooled += _as_messages(live)
+        assert seal(live, policy=policy).rows["ts"].tolist() == [NOW + n]
+    for _ in range(2):  # at first it knows no topic, then it reads them the short way
+        replay.take(as_frames(spooled), NOW + 2)
+        assert seal(replay.take_batch(), policy=policy).rows["ts"].tolist() == [NOW, NOW + 1, NOW + 2]
