@@ -239,7 +239,7 @@ function showTrace() {
   }
 }
 
-// Bars of the tickets over the time axis; a label that does not fit into its bar stands beside it.
+// Bars of the tickets over the time axis; a label that does not fit into its bar stands beside it, or is cut where neither side has room.
 function showLane(tickets, from, to) {
   const lane = at("lane");
   const room = Math.max(200, lane.clientWidth - GUTTER.left - GUTTER.right);
@@ -248,7 +248,7 @@ function showLane(tickets, from, to) {
   const placed = tickets.map((one) => {
     const [left, right] = [share(one.from_ms) * room, share(one.to_ms ?? to) * room];
     const label = 46 + [...`${ticketTitle(one)}${one.number}${say(`state.${one.state}`)}`].reduce((sum, letter) => sum + (letter > "\u2e80" ? 13 : 7), 0);
-    const side = right - left >= label ? "in" : left > room / 2 ? "left" : "right";
+    const side = right - left >= label ? "in" : left >= label ? "left" : room - right >= label ? "right" : "cut";
     const extent = [side === "left" ? left - label : left, side === "right" ? right + label : Math.max(right, left + 12)];
     let row = rows.findIndex((end) => end < extent[0]);
     if (row < 0) row = rows.length < 3 ? rows.push(0) - 1 : 2;
