@@ -50,7 +50,7 @@ class Decisions:
         self._done: list[tuple[int, Order, str]] = []
         self._learned: list[ModelVersion] = []
         self._lifts: dict[int, list[Lift]] = {}
-        self._in_force: list[Lift] | None = None
+        self._in_force: tuple[int, list[Lift]] | None = None
         self.rules: dict[int, Rules] = {}
         self.classes: dict[int, str] = {}
 
@@ -136,9 +136,10 @@ class Decisions:
                 failures.append(error)
         if all(tenant_id in self._lifts for tenant_id in tenants):
             lifts = [lift for tenant_id in tenants for lift in self._lifts[tenant_id]]
-            if lifts != self._in_force:
+            in_force = (engine.alarms.n, lifts)  # an alarm that is new is not muted yet
+            if in_force != self._in_force:
                 into.extend(steering.set_lifts(engine, lifts))
-                self._in_force = lifts
+                self._in_force = in_force
         for tenant_id, order, found in orders:
             try:
                 into.extend(self._carry_out(engine, tenant_id, order, found))
