@@ -38,7 +38,7 @@ _SHORT_LINGER_S = 0.008  # has passed: a commit costs as much as some hundred ro
 _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
-_DRAIN_S = 3.0  # and the rest of a stop, together less than the five seconds after which supervisors kill
+_DRAIN_S = 2.5  # and the rest of a stop, together less than the five seconds after which supervisors kill
 _LEAVE_S = (
     0.8  # for the writer thread to end; one that a stalled database holds is left behind: it dies with the process
 )
