@@ -17,7 +17,9 @@ _loads = orjson.loads
 _GOOD = Quality.GOOD
 _EXACT = 2**53
 _MOST_SIGNALS = 1000
-_OTHER_SHAPES = frozenset({"value", "v", "val", "values", "quality"})
+_OTHER_SHAPES = frozenset(
+    {"value", "v", "val", "values", "quality", "q"}
+)  # `q` is a flow or a quality: the codec tells
 
 
 def decode_value(payload: bytes) -> tuple[int, float, str | None, int, int] | None:

@@ -201,7 +201,7 @@ def test_a_broker_that_goes_away_ends_it_and_says_how_to_go_on(fettle, tmp_path,
     [
         (("--time-column", "nope", "--machine", "R"), 1, "no column 'nope'"),
         (("--time-column", "when", "--machine", "a/b"), 1, "cannot be a topic level"),
-        (("--time-column", "when", "--machine", "R", "--speed", "-1"), 2, "--speed must be 0 or more"),
+        (("--time-column", "when", "--machine", "R", "--speed", "-1"), 2, "must be a number, 0 or more"),
         (("--time-column", "when", "--machine", "R", "--unit", "nope=A"), 2, "one of the columns speed"),
         (("--time-column", "when", "--machine", "R"), 1, "No MQTT broker answers"),
     ],
