@@ -18,7 +18,8 @@ import pytest
 from fettle import embedded
 from fettle.migrate import migrate
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+for _library in ("OPENBLAS", "OMP"):  # the tests use the cores already
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

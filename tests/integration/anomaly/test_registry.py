@@ -269,7 +269,7 @@ async def test_a_roll_back_on_the_command_line_takes_less_than_a_second(plain_pl
         _, before = (await versions(pool, plant))[:2]
     stop = asyncio.Event()
     task = asyncio.create_task(
-        watch(plant.url, shard="0/1", config=BASE, on_event=plant.recorder(), stop=stop, poll_s=30.0)
+        watch(plant.url, shard="0/1", config=BASE, on_event=plant.recorder(), stop=stop, poll_s=5.0)
     )
     while not plant.query(  # noqa: ASYNC110 - the server tells
         "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN fettle_detection%%'"
