@@ -110,7 +110,7 @@ def decode_signals(payload: bytes) -> tuple[int, tuple[str, ...], list[float], d
     try:
         body = _loads(payload)
         ts = body.pop("ts")
-        units = body.pop("units", None)
+        units = body.pop("units", {})
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None
     if type(ts) is not int or not 100_000_000_000 <= ts < 100_000_000_000_000:
@@ -125,7 +125,7 @@ def decode_signals(payload: bytes) -> tuple[int, tuple[str, ...], list[float], d
     if (
         not 0 < len(values) <= _MOST_SIGNALS
         or not _OTHER_SHAPES.isdisjoint(signals)
-        or (units is not None and type(units) is not dict)
+        or type(units) is not dict
     ):
         return None
-    return ts * 1000, signals, values, units
+    return ts * 1000, signals, values, units or None
