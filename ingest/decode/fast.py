@@ -122,10 +122,6 @@ def decode_signals(payload: bytes) -> tuple[int, tuple[str, ...], list[float], d
                 return None
             values[i] = float(value)
     signals = tuple(body)
-    if (
-        not 0 < len(values) <= _MOST_SIGNALS
-        or not _OTHER_SHAPES.isdisjoint(signals)
-        or type(units) is not dict
-    ):
+    if not 0 < len(values) <= _MOST_SIGNALS or not _OTHER_SHAPES.isdisjoint(signals) or type(units) is not dict:
         return None
     return ts * 1000, signals, values, units or None
