@@ -17,9 +17,7 @@ _loads = orjson.loads
 _GOOD = Quality.GOOD
 _EXACT = 2**53
 _MOST_SIGNALS = 1000
-_OTHER_SHAPES = frozenset(
-    {"value", "v", "val", "values", "quality", "q"}
-)  # `q` is a flow or a quality: the codec tells
+_OTHER_SHAPES = frozenset({"value", "v", "val", "values", "quality", "q"})  # `q` may be a flow
 
 
 def decode_value(payload: bytes) -> tuple[int, float, str | None, int, int] | None:

@@ -111,6 +111,7 @@ def test_a_fast_value_equals_the_codecs(body):
 @example({"ts": 1795219200000, "a": 1.5, "temp": 2, "units": {"a": "g"}})
 @example({"ts": 1795219200000, "q": 1.5, "t": 3.0})
 @example({"ts": 1795219200000, "q": 0})
+@example({"ts": 1795219200000, "units": None, "a": 0})
 def test_fast_signals_equal_the_codecs(body):
     payload = orjson.dumps(body)
     fast = decode_signals(payload)
