@@ -36,14 +36,14 @@ def judge(
     mine = [i for i in held_under if i.machine_id == int(finding.machine_id)]
     if not mine:
         return "", None, False
-    scope = {"family": finding.fault_family.value, "sensor_ids": [int(s) for s in finding.sensor_ids]}
+    family, sensor_ids = finding.fault_family.value, [int(s) for s in finding.sensor_ids]
     raised_at = to_instant(finding.raised_us)
     over_at = None if finding.cleared_us is None else to_instant(finding.cleared_us)
     if not row.announced and over_at is not None:
-        by = inhibitions.covered(mine, **scope, since=raised_at, until=over_at)  # type: ignore[arg-type]
+        by = inhibitions.covered(mine, family=family, sensor_ids=sensor_ids, since=raised_at, until=over_at)
         if by is not None:
             return INHIBITED, by, True
-    by = inhibitions.holder(mine, **scope, at=now)  # type: ignore[arg-type]
+    by = inhibitions.holder(mine, family=family, sensor_ids=sensor_ids, at=now)
     return ("", None, False) if by is None else (INHIBITED, by, False)
 
 

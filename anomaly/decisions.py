@@ -132,7 +132,7 @@ class Decisions:
                 orders += await self._read(tenant_id, mine, done, now)
             except _NOT_NOW:
                 raise
-            except Exception as error:
+            except Exception as error:  # likewise
                 failures.append(error)
         if all(tenant_id in self._lifts for tenant_id in tenants):
             lifts = [lift for tenant_id in tenants for lift in self._lifts[tenant_id]]
@@ -143,7 +143,7 @@ class Decisions:
         for tenant_id, order, found in orders:
             try:
                 into.extend(self._carry_out(engine, tenant_id, order, found))
-            except Exception as error:
+            except Exception as error:  # the other orders count
                 failures.append(error)
         if failures:
             raise ExceptionGroup("decisions that could not be heeded", failures)

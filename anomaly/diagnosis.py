@@ -96,7 +96,7 @@ def diagnose(
 
 def names_bearing(found: dict[str, Any] | None) -> bool:
     """Say whether a diagnosis speaks for a bearing, named or not."""
-    return bool(found) and bool(found.get("race") or found.get("has_risen"))  # type: ignore[union-attr]
+    return found is not None and bool(found.get("race") or found.get("has_risen"))
 
 
 def _name(now: Recording, candidates: Sequence[float], bearing: Bearing) -> tuple[float | None, Naming | None]:

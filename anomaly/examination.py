@@ -119,7 +119,7 @@ class Examiner:
                 except TooFewRows as error:
                     log.info("examine.no_opinion", finding=finding.key, why=str(error))
                     continue
-                except Exception:
+                except Exception:  # an opinion is a line of evidence; the other findings want theirs
                     log.exception("examine.opinion_failed", finding=finding.key)
                     continue
                 self._said.append((finding.key, said))
