@@ -39,9 +39,8 @@ _LINGER_S = 0.05  # as long as fewer may wait for company
 _MOST_ROWS = 10_000  # waiting while the writer is busy; beyond, reading stops
 _MOST_BYTES = 16 << 20
 _DRAIN_S = 2.5  # and the rest of a stop, together less than the five seconds after which supervisors kill
-_LEAVE_S = (
-    0.8  # for the writer thread to end; one that a stalled database holds is left behind: it dies with the process
-)
+# For the writer thread to end; one that a stalled database holds is left behind: it dies with the process.
+_LEAVE_S = 0.8
 # The writer needs Python only briefly, some ten times a batch, and the database idles while it waits.
 _SWITCH_S = 0.0001
 _REST_S = 0.002  # between reads, where
@@ -367,9 +366,7 @@ class Collector:
 
     def _stored(self, batch: Batch, outcome: Outcome) -> None:
         """Acknowledge a batch that is committed, and book it."""
-        if (
-            not self._under_way
-        ):  # we have given up waiting: it was returned, and will be found stored when it comes again
+        if not self._under_way:  # given up and returned: it will be found stored when it comes again
             return
         self._acknowledge(batch)
         self.counters.latency.add(monotonic_s() - batch.first_at_s)
