@@ -14,12 +14,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fettle import embedded
 from fettle.migrate import migrate
 
 for _library in ("OPENBLAS", "OMP"):  # the tests use the cores already
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+# How long an example takes says how busy the machine is: the first text in a fresh clone builds tables for a second.
+settings.register_profile("fettle", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fettle")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
