@@ -21,7 +21,7 @@ demo: $(READY)  ## run everything on embedded parts with a simulated plant; FRES
 	@exec $(BIN)/fettle demo $(if $(FRESH),--fresh,) $(ARGS)
 
 test: $(READY)  ## run every test this machine can run
-	$(BIN)/python -m pytest tests -n $$(($$(nproc) + 1)) --maxprocesses 5 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests -n $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 5))) --dist worksteal $(ARGS)
 
 check: $(READY)  ## format, lint, types, import contracts, unit and house tests
 	$(BIN)/ruff format --check .
