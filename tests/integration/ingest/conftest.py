@@ -167,9 +167,9 @@ class Proxy:
                         break
                     if self.cut_after_commit:
                         self.cut_after_commit -= 1
-                        target.sendall(data)
-                        source.shutdown(socket.SHUT_RDWR)
+                        source.shutdown(socket.SHUT_RDWR)  # first: the answer must not overtake
                         source.close()
+                        target.sendall(data)
                         target.recv(1 << 16)  # its answer: the transaction is committed now
                         break
                 target.sendall(data)
